@@ -1,0 +1,1 @@
+"""Measures pacball beside its peers: ``python -m benchmarks``."""

@@ -1,0 +1,107 @@
+"""What a command prints: text for people, or one JSON object as the last line for programs; errors as one sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from paccli import exits
+from pacstore.digest import Digest
+from pacstore.errors import PacballError, printable
+from pacstore.release import Release
+
+
+def fields(value: object) -> dict[str, object]:
+    """The fields of a result as they appear in JSON: digests and names as text."""
+    return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}  # type: ignore[arg-type]
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Digest | Release | Path):
+        return str(value)
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    if dataclasses.is_dataclass(value):
+        return fields(value)
+    return value
+
+
+class Output:
+    """Where a command's result goes. `json`: one object at the end, and no text."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+
+    def text(self, line: str) -> None:
+        """A line for people."""
+        if not self.as_json:
+            print(line)
+
+    def note(self, line: str) -> None:
+        """A line for people beside the result; on standard error, so that it never mixes with data."""
+        print(line, file=sys.stderr)
+
+    def result(self, values: Mapping[str, object]) -> None:
+        """The result, for programs."""
+        if self.as_json:
+            print(json.dumps(dict(values), sort_keys=True))
+
+    def flush(self) -> None:
+        """Show now what was printed, for a command that goes on."""
+        sys.stdout.flush()
+
+
+@contextmanager
+def reporting(*, as_json: bool) -> Iterator[Output]:
+    """Run a command: errors become one sentence, one JSON object where asked for, and an exit code."""
+    output = Output(as_json=as_json)
+    try:
+        yield output
+        sys.stdout.flush()
+    except PacballError as error:
+        fail(output, error)
+    except KeyboardInterrupt:
+        print("pacball: interrupted; run the same command again to continue", file=sys.stderr)
+        raise SystemExit(exits.INTERRUPTED) from None
+    except BrokenPipeError:
+        # The reader of our output went away: no error, and nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(exits.OK) from None
+    except OSError as error:
+        from pacstore.durable import unavailable  # noqa: PLC0415 - only for what nobody wrapped
+
+        fail(output, unavailable(error))
+    except Exception as error:  # noqa: BLE001 - Python's own exit code for it means damage here
+        traceback.print_exc()
+        message = f"a fault in pacball: {type(error).__name__}: {error}"
+        fail(output, PacballError(message, hint="please report it with the lines above"))
+
+
+def fail(output: Output, error: PacballError) -> None:
+    """Print `error` and exit with its code."""
+    print(f"pacball: {error}", file=sys.stderr)
+    output.result(
+        {
+            "error": exits.kind_name(error),
+            "message": error.message,
+            "place": printable(error.place),
+            "hint": error.hint,
+            "exit_code": exits.exit_code(error),
+        }
+    )
+    raise SystemExit(exits.exit_code(error)) from None
+
+
+def size(count: float) -> str:
+    """Bytes for people, in decimal units."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError

@@ -1,0 +1,67 @@
+"""How errors are answered: one table from kinds to HTTP status, one shape for all bodies."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from pacstore.errors import Corrupt, NotFound, PacballError, Refused, TooLarge, Unavailable, Untrusted
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+STATUS: tuple[tuple[type[PacballError], int], ...] = (
+    (NotFound, 404),
+    (Corrupt, 502),
+    (TooLarge, 413),
+    (Unavailable, 503),
+    (Untrusted, 403),
+    (Refused, 400),
+    (PacballError, 500),
+)
+"""The first kind that fits decides."""
+
+_RETRY_SECONDS = "5"
+_log = logging.getLogger(__name__)
+
+
+def status_of(error: PacballError) -> int:
+    """The HTTP status for `error`."""
+    return next(status for kind, status in STATUS if isinstance(error, kind))
+
+
+def error_answer(
+    status: int, kind: str, message: str, *, hint: str = "", headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """An error as every route gives it: JSON with `error`, `message` and `hint`; never cached."""
+    body = {"error": kind, "message": message, "hint": hint}
+    return web.json_response(body, status=status, headers={**(headers or {}), "Cache-Control": "no-store"})
+
+
+@web.middleware
+async def answer_errors(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Turn every error of a handler into `error_answer`."""
+    try:
+        return await handler(request)
+    except PacballError as error:
+        message = f"{error.place}: {error.message}" if error.place else error.message
+        status = status_of(error)
+        headers = {"Retry-After": _RETRY_SECONDS} if status == 503 else None
+        return error_answer(status, type(error).__name__, message, hint=error.hint, headers=headers)
+    except web.HTTPException as error:
+        allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
+        kind = "NotFound" if error.status == 404 else "Refused"
+        return error_answer(error.status, kind, error.reason, hint="see /openapi.json", headers=allow)
+    except Exception:  # noqa: BLE001 the outermost place: whatever it is, the client gets an answer and the log the cause
+        _log.exception("a request failed unexpectedly")
+        return error_answer(500, "PacballError", "the server failed unexpectedly", hint="its log says more")
+
+
+async def set_common_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    """Headers that every answer has; aiohttp would tell its own and Python's version."""
+    response.headers["Server"] = "pacball"
+    response.headers["X-Content-Type-Options"] = "nosniff"

@@ -1,0 +1,92 @@
+"""The one table of routes, and their handlers: parse, one call, answer. `openapi.json` describes the same, held by a test."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from pacmirror.answers import error_answer
+from pacmirror.conditions import Answer, choose_answer
+from pacmirror.config import Config
+from pacmirror.files import CHANGING, OpenFile, PublicFiles, parse_public
+from pacmirror.sending import send_part
+from pacstore.errors import PacballError, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+CONFIG = web.AppKey("CONFIG", Config)
+FILES = web.AppKey("FILES", PublicFiles)
+
+
+async def get_public(request: web.Request) -> web.StreamResponse:
+    """A public file of the store, whole or one range of it. The undecoded path counts: each file has one URL."""
+    public = parse_public(request.rel_url.raw_path.removeprefix("/"))
+    opened = await asyncio.to_thread(request.app[FILES].open, public)
+    with opened.file:
+        answer = choose_answer(request.method, request.headers, size=opened.size, etag=opened.etag)
+        headers = _headers(opened, answer)
+        if answer.status == 416:
+            return error_answer(416, "Refused", "the range lies outside of the file", headers=headers)
+        if answer.status in (304, 412):
+            return web.Response(status=answer.status, headers=headers)
+        response = web.StreamResponse(status=answer.status, headers=headers)
+        limits = request.app[CONFIG].limits
+        await send_part(request, response, opened.file, offset=answer.offset, length=answer.length, limits=limits)
+        return response
+
+
+async def get_health(request: web.Request) -> web.Response:
+    """200 if the store can be read and has a known format, otherwise 503."""
+    try:
+        await asyncio.to_thread(request.app[FILES].check)
+    except PacballError as error:
+        raise Unavailable(error.message, place=error.place, hint=error.hint) from error
+    return web.json_response({"status": "ok"}, headers={"Cache-Control": "no-store"})
+
+
+async def get_openapi(_request: web.Request) -> web.Response:
+    """The description of this interface."""
+    return web.Response(body=_OPENAPI, content_type="application/json", headers={"Cache-Control": CHANGING})
+
+
+def _headers(opened: OpenFile, answer: Answer) -> dict[str, str]:
+    headers = {"ETag": opened.etag, "Cache-Control": opened.public.cache_control, "Accept-Ranges": "bytes"}
+    if answer.status == 206:
+        headers["Content-Range"] = f"bytes {answer.offset}-{answer.offset + answer.length - 1}/{opened.size}"
+    elif answer.status == 416:
+        headers = {"Content-Range": f"bytes */{opened.size}", "Accept-Ranges": "bytes"}
+    elif answer.status == 412:
+        headers["Cache-Control"] = "no-store"
+    if answer.status in (200, 206):
+        headers["Content-Type"] = opened.public.content_type
+    return headers
+
+
+_OPENAPI = resources.files("pacmirror").joinpath("openapi.json").read_bytes()
+
+ROUTES: tuple[tuple[str, str, Handler], ...] = (
+    ("GET", "/store.json", get_public),
+    ("GET", "/packs/{ab}/{id}", get_public),
+    ("GET", "/manifests/{ab}/{id}", get_public),
+    ("GET", "/attributes/{ab}/{id}", get_public),
+    ("GET", "/placements/{name}", get_public),
+    ("GET", "/holdings/{release}", get_public),
+    ("GET", "/catalog/{name}", get_public),
+    ("GET", "/healthz", get_health),
+    ("GET", "/openapi.json", get_openapi),
+)
+"""Method, path, handler; every GET answers HEAD too."""
+
+
+def add_routes(app: web.Application) -> None:
+    """Put the whole table into `app`."""
+    for method, path, handler in ROUTES:
+        app.router.add_route(method, path, handler)
+        if method == "GET":
+            app.router.add_route("HEAD", path, handler)

@@ -1,0 +1,57 @@
+"""Sends a part of a file as an answer's body: by sendfile, and with a deadline for readers that stop reading.
+
+aiohttp's own FileResponse makes entity tags of times, prefers `.gz` files beside the one asked for, says 404 for most errors
+and waits for ever for a stuck reader; so the file is opened and described by us, and sent here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, BinaryIO
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from pacmirror.limits import ServerLimits
+
+_log = logging.getLogger(__name__)
+
+
+async def send_part(
+    request: web.Request,
+    response: web.StreamResponse,
+    file: BinaryIO,
+    *,
+    offset: int,
+    length: int,
+    limits: ServerLimits,
+) -> None:
+    """Send `response`, with `length` bytes of `file` from `offset` unless this is a HEAD.
+
+    If the body cannot be completed, the connection is cut: once a header with a length is out, nothing may follow it
+    but these bytes, no error message either.
+    """
+    response.content_length = length
+    try:
+        await response.prepare(request)
+        if request.method != "HEAD":
+            await _send_body(request, file, offset, offset + length, limits)
+    except (OSError, RuntimeError, EOFError) as error:
+        gone = isinstance(error, ConnectionError | TimeoutError)
+        _log.log(logging.INFO if gone else logging.ERROR, "%s was not sent to its end: %r", request.path, error)
+        if request.transport is not None:
+            request.transport.abort()
+
+
+async def _send_body(request: web.Request, file: BinaryIO, offset: int, end: int, limits: ServerLimits) -> None:
+    loop = asyncio.get_running_loop()
+    while offset < end:
+        if request.transport is None:
+            raise ConnectionResetError("the client has gone")
+        count = min(limits.write_bytes, end - offset)
+        async with asyncio.timeout(limits.write_seconds):
+            sent = await loop.sendfile(request.transport, file, offset, count)
+        if sent != count:
+            raise EOFError("the file became shorter while it was sent")
+        offset += count

@@ -1,0 +1,168 @@
+"""Runs the daemon: listens, guards its connections, and stops cleanly.
+
+What aiohttp leaves open is closed here: its keep-alive timer, which since 3.14 also ends half-sent headers, gets a sensible
+time; connections are counted; and the kernel drops peers that acknowledge nothing (TCP_USER_TIMEOUT).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import resource
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from pacmirror.app import make_app
+from pacmirror.config import format_address
+from pacstore.errors import PacballError, Refused, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from pacmirror.config import Config
+    from pacmirror.limits import ServerLimits
+
+_LATE_SECONDS = 0.05
+_LATE_LOOKS = 3
+_BUSY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nCache-Control: no-store\r\n"
+    b"Content-Length: 0\r\nConnection: close\r\n\r\n"
+)
+
+
+def serve(config: Config, *, ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then end the requests in progress; a second SIGINT ends at once.
+
+    `ready` is called with the base URL, real port included, once connections are accepted. Runs in the main thread.
+    Raises Refused or Unavailable, as `run`.
+    """
+    asyncio.run(_run_until_signal(config, ready))
+
+
+async def run(config: Config, *, ready: Callable[[str], None], stop: asyncio.Event) -> None:
+    """Serve until `stop` is set; at most `drain_seconds` later every connection is closed.
+
+    Raises Refused if the address cannot be listened on, Unavailable if it is in use, or what `make_app` raises.
+    """
+    with contextlib.closing(listen(config)) as sock:
+        _allow_descriptors(config.limits)
+        async with _running(config, sock):
+            host, port = sock.getsockname()[:2]
+            ready(f"http://{format_address(host, port)}")
+            await stop.wait()
+
+
+async def _run_until_signal(config: Config, ready: Callable[[str], None]) -> None:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+    def stop_once() -> None:
+        stop.set()
+        loop.remove_signal_handler(signal.SIGINT)  # the next one is a KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop_once)
+    await run(config, ready=ready, stop=stop)
+
+
+@contextlib.asynccontextmanager
+async def _running(config: Config, sock: socket.socket) -> AsyncIterator[None]:
+    limits = config.limits
+    runner = web.AppRunner(
+        make_app(config),
+        keepalive_timeout=limits.header_seconds,
+        lingering_time=limits.body_seconds,
+        max_line_size=limits.header_line_bytes,
+        max_field_size=limits.header_line_bytes,
+        max_headers=limits.header_fields,
+        shutdown_timeout=limits.drain_seconds,
+    )
+    try:
+        await runner.setup()
+        connections = _server(runner)
+        factory = _guard(connections, limits)
+        server = await asyncio.get_running_loop().create_server(factory, sock=sock, backlog=limits.backlog)
+        try:
+            yield
+        finally:
+            server.close()
+            await runner.cleanup()
+            await _end_late_connections(connections)
+    finally:
+        await runner.cleanup()
+
+
+async def _end_late_connections(server: web.Server) -> None:
+    """Close what was accepted at the last moment: its protocol came into being after the others were told to end."""
+    for _ in range(_LATE_LOOKS):
+        await asyncio.sleep(_LATE_SECONDS)  # closed transports give back their sockets meanwhile
+        await server.shutdown(0)
+
+
+def _server(runner: web.AppRunner) -> web.Server:
+    if runner.server is None:
+        raise PacballError("the daemon was not set up")
+    return runner.server
+
+
+def _guard(server: web.Server, limits: ServerLimits) -> Callable[[], asyncio.BaseProtocol]:
+    """Makes the protocol of each new connection: aiohttp's, or beyond the limit one that says so and closes."""
+
+    def make_protocol() -> asyncio.BaseProtocol:
+        return server() if len(server.connections) < limits.connections else _Busy()
+
+    return make_protocol
+
+
+class _Busy(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.WriteTransport):
+            transport.write(_BUSY)
+        transport.close()
+
+
+def listen(config: Config) -> socket.socket:
+    """A listening socket for the configured address. Raises Refused or Unavailable, which say what is wrong with it."""
+    address = format_address(config.host, config.port)
+    try:
+        sock = _bind(config)
+    except OSError as error:
+        raise _explain(error, address) from error
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # Accepted sockets inherit it; it also ends peers that never read what is left in a closed socket's buffer.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(config.limits.write_seconds * 1000))
+    return sock
+
+
+def _bind(config: Config) -> socket.socket:
+    found = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    # A name for both loopbacks means 127.0.0.1: most of what people will type next.
+    family, *_, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    both = config.host == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server(
+        (str(address[0]), config.port), family=family, backlog=config.limits.backlog, dualstack_ipv6=both
+    )
+
+
+def _explain(error: OSError, address: str) -> PacballError:
+    if isinstance(error, socket.gaierror):
+        return Refused("the host name is not known", place=address, hint="write an address of this machine")
+    if error.errno == errno.EADDRINUSE:
+        return Unavailable("the address is in use", place=address, hint="stop the other server, or take another port")
+    if error.errno == errno.EACCES:
+        return Refused("may not be listened on by this user", place=address, hint="take a port from 1024 on")
+    if error.errno == errno.EADDRNOTAVAIL:
+        return Refused("is no address of this machine", place=address, hint="0.0.0.0 or [::] means all of them")
+    return Unavailable(f"cannot be listened on: {error.strerror}", place=address)
+
+
+def _allow_descriptors(limits: ServerLimits) -> None:
+    """Each connection may need a socket and a file; many systems allow 1,024 in all until asked."""
+    wanted = 2 * limits.connections + limits.backlog
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))

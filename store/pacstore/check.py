@@ -1,0 +1,139 @@
+"""Checking a store: every object is read back and compared with its name, every frame is decoded, every reference followed.
+
+Damage is named, never hidden, and nothing is deleted or changed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+from pacstore.attributes import Attributes
+from pacstore.confirm import confirm
+from pacstore.digest import Digest
+from pacstore.documents import read_manifest, read_object, read_placement
+from pacstore.durable import wrapped
+from pacstore.errors import Corrupt, NotFound, PacballError
+from pacstore.holdings import Holdings
+from pacstore.limits import LIMITS, MIB
+from pacstore.progress import Progress
+from pacstore.publish import holdings_of
+from pacstore.readback import Damage, Report, read_back, total_length
+from pacstore.reindex import check_index
+from pacstore.storage import DocumentKind, ObjectKind, document_path, object_path
+from pacstore.store import Store
+from pacstore.trust.repository import Catalog
+from pacstore.trust.targets import CatalogRelease
+
+BadFrames = Mapping[Digest, frozenset[int] | None]
+"""The damaged packs: the offsets of their bad frames, None where all of the pack is bad."""
+_NONE_BAD: frozenset[int] = frozenset()
+
+
+def check(store: Store, releases: list[CatalogRelease], *, progress: Progress) -> Report:
+    """Read back everything that the store holds, and follow what `releases`, verified by the caller, refer to.
+
+    Raises Unavailable only when the store as a whole cannot be read.
+    """
+    report = Report()
+    report.damage += [Damage(path, "is no object of this store; remove it") for path in store.storage.strays()]
+    packs = list(store.storage.digests(ObjectKind.PACK))
+    progress.begin("checking", total_length(store.storage, packs))
+    bad: dict[Digest, frozenset[int] | None] = {}
+    for pack in packs:
+        state = read_back(store.storage, pack, report, progress=progress)
+        if state.table is None or state.bad_frames:
+            bad[pack] = state.bad_frames if state.table is not None else None
+    for kind in (ObjectKind.MANIFEST, ObjectKind.ATTRIBUTES):
+        _check_objects(store, kind, report)
+    for entry in releases:
+        _check_release(store, entry, bad, report)
+    try:
+        check_index(store, [pack for pack, frames in bad.items() if frames is None], report)
+    except PacballError as error:
+        report.add(error, "index")
+    return report
+
+
+def _check_objects(store: Store, kind: ObjectKind, report: Report) -> None:
+    for digest in store.storage.digests(kind):
+        place = object_path(kind, digest)
+        hasher = blake3()
+        try:
+            with closing(store.storage.open(kind, digest)) as file, wrapped(place):
+                while data := file.read(MIB):
+                    hasher.update(data)
+            if hasher.digest() != digest.raw:
+                raise Corrupt("is not what its name says", place=place)
+        except PacballError as error:
+            report.add(error, place)
+
+
+def _check_release(store: Store, entry: CatalogRelease, bad: BadFrames, report: Report) -> None:
+    name = str(entry.release)
+    report.releases_checked += 1
+    try:
+        manifest = read_manifest(store.storage, entry)
+        attributes = read_object(store.storage, ObjectKind.ATTRIBUTES, entry.attributes)
+        Attributes.parse(attributes, manifest.tree, place=object_path(ObjectKind.ATTRIBUTES, entry.attributes.digest))
+        placement = read_placement(store.storage, entry, manifest)
+        confirm(placement, manifest, store.storage)
+        for frame in range(placement.frames):
+            pack = placement.pack(int(placement.frame_packs[frame]))
+            frames = bad.get(pack, _NONE_BAD)
+            if frames is None or int(placement.frame_offsets[frame]) in frames:
+                raise Corrupt(f"needs a frame that is damaged or missing, in pack {pack}", place=name)
+        _check_holdings(store, entry)
+    except PacballError as error:
+        report.releases.append(name)
+        # What was found by its own name already is not said twice.
+        if error.place not in {damage.place for damage in report.damage}:
+            report.add(error, name)
+
+
+def _check_holdings(store: Store, entry: CatalogRelease) -> None:
+    name = str(entry.release)
+    place = document_path(DocumentKind.HOLDINGS, name)
+    held = Holdings.parse(store.storage.get(DocumentKind.HOLDINGS, name, limit=LIMITS.holdings_bytes), place=place)
+    if held != holdings_of(entry):
+        raise Corrupt("does not name what the catalog names", place=place)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """How much a store holds. Bytes: `packs_` and `documents_bytes` on disk, `releases_bytes` the sum of the releases' files."""
+
+    releases: int
+    releases_bytes: int
+    packs: int
+    packs_bytes: int
+    frames: int
+    chunks: int
+    documents_bytes: int
+
+
+def statistics(store: Store) -> Statistics:
+    """How much the store holds, from its directories, its index and its catalog, which is not verified for this."""
+    releases = catalog_releases(store)
+    packs = list(store.storage.digests(ObjectKind.PACK))
+    _, frames, chunks = store.index.counts() if packs else (0, 0, 0)
+    return Statistics(
+        releases=len(releases),
+        releases_bytes=sum(entry.total_bytes for entry in releases),
+        packs=len(packs),
+        packs_bytes=total_length(store.storage, packs),
+        frames=frames,
+        chunks=chunks,
+        documents_bytes=sum(e.manifest.length + e.attributes.length + e.placement.length for e in releases),
+    )
+
+
+def catalog_releases(store: Store) -> list[CatalogRelease]:
+    """The releases of the store's own catalog; none if it has no catalog yet."""
+    try:
+        return Catalog.open(store.storage).releases()
+    except NotFound:
+        return []

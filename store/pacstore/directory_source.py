@@ -1,0 +1,54 @@
+"""A store directory, or a docroot alone, as a Source: what an installer reads without any server."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from pacstore.backends.directory import DirectoryStorage, read_bounded
+from pacstore.digest import Bytes
+from pacstore.durable import wrapped
+from pacstore.errors import Corrupt
+from pacstore.source import PackRange, Traffic
+from pacstore.storage import ObjectKind, object_path
+
+
+class DirectorySource:
+    """The public files of the store in `path`; nothing is ever written to it."""
+
+    def __init__(self, path: Path) -> None:
+        self._public = path / "public" if (path / "public").is_dir() else path
+        self._storage = DirectoryStorage(self._public, self._public)
+        self._traffic = Traffic()
+        self._lock = threading.Lock()
+        self.name = str(path)
+
+    @property
+    def traffic(self) -> Traffic:
+        return self._traffic
+
+    def read(self, path: str, *, limit: int) -> bytes:
+        data = read_bounded(self._public / path, limit)
+        self._count(len(data))
+        return data
+
+    def ranges(self, wanted: Sequence[PackRange]) -> Iterator[tuple[PackRange, Bytes]]:
+        for piece in wanted:
+            place = object_path(ObjectKind.PACK, piece.pack)
+            with closing(self._storage.open(ObjectKind.PACK, piece.pack)) as file, wrapped(place):
+                data = os.pread(file.fileno(), piece.length, piece.offset)
+            if len(data) != piece.length:
+                raise Corrupt("is shorter than its placement says", place=place)
+            self._count(len(data))
+            yield piece, data
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _count(self, length: int) -> None:
+        with self._lock:
+            self._traffic.bytes_downloaded += length
+            self._traffic.requests += 1

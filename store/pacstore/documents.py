@@ -1,0 +1,56 @@
+"""Reading a release's documents from a store, compared with what the catalog signs."""
+
+from __future__ import annotations
+
+import mmap
+from contextlib import closing
+from io import UnsupportedOperation
+from typing import BinaryIO
+
+from pacstore.digest import Bytes, Digest
+from pacstore.durable import wrapped
+from pacstore.errors import Corrupt
+from pacstore.manifest import Manifest
+from pacstore.placement import Placement, placement_name
+from pacstore.storage import DocumentKind, DocumentStorage, ObjectKind, ObjectStorage, document_path, object_path
+from pacstore.trust.targets import CatalogRelease, SignedDocument
+
+
+def read_object(storage: ObjectStorage, kind: ObjectKind, signed: SignedDocument) -> Bytes:
+    """A manifest or attributes document, compared with its signed length and digest; mapped where it is a file.
+
+    Raises Corrupt, NotFound or Unavailable.
+    """
+    place = object_path(kind, signed.digest)
+    with closing(storage.open(kind, signed.digest)) as file, wrapped(place):
+        return _matching(_map(file, signed.length), signed, place)
+
+
+def read_manifest(storage: ObjectStorage, entry: CatalogRelease) -> Manifest:
+    """The manifest of a release, verified."""
+    place = object_path(ObjectKind.MANIFEST, entry.manifest.digest)
+    return Manifest.parse(read_object(storage, ObjectKind.MANIFEST, entry.manifest), place=place)
+
+
+def read_placement(storage: DocumentStorage, entry: CatalogRelease, manifest: Manifest) -> Placement:
+    """The placement of a release, verified."""
+    name = placement_name(entry.release, entry.placement_number)
+    place = document_path(DocumentKind.PLACEMENT, name)
+    data = storage.get(DocumentKind.PLACEMENT, name, limit=entry.placement.length)
+    return Placement.parse(_matching(data, entry.placement, place), manifest, place=place)
+
+
+def _map(file: BinaryIO, length: int) -> Bytes:
+    if file.seek(0, 2) != length:
+        return b""
+    file.seek(0)
+    try:
+        return memoryview(mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ))
+    except UnsupportedOperation:
+        return file.read(length)
+
+
+def _matching(data: Bytes, signed: SignedDocument, place: str) -> Bytes:
+    if len(data) != signed.length or Digest.of(data) != signed.digest:
+        raise Corrupt("is not what the catalog says", place=place)
+    return data

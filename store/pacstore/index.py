@@ -1,0 +1,346 @@
+"""The index: which chunk is in which pack, frame and place. SQLite; it can always be rebuilt from the packs.
+
+A pack's rows appear in one transaction, after the pack itself is durable and visible. A row that is missing costs space, never
+correctness; a row that is wrong is caught where bytes are verified.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+import sqlalchemy as sa
+
+from pacstore.digest import DIGEST_BYTES, Digest
+from pacstore.durable import unavailable
+from pacstore.errors import Corrupt, NewerFormat, Unavailable
+from pacstore.frames import FramePlace
+from pacstore.limits import KIB
+from pacstore.pack import Frame, Table
+
+SCHEMA_VERSION = 1
+_LOOKUP_BATCH = 500
+_SHARED_MEMORY_BYTES = 32 * KIB
+"""What SQLite needs beside a database in WAL mode at least."""
+_OFFSETS = 1 << 22
+"""More than an offset inside a frame can be."""
+_DAMAGE = (
+    "malformed",
+    "not a database",
+    "no such table",
+    "no such column",
+    "unsupported file format",
+    "constraint failed",
+)
+
+_metadata = sa.MetaData()
+_packs = sa.Table(
+    "packs",
+    _metadata,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("id", sa.LargeBinary(DIGEST_BYTES), nullable=False, unique=True),
+    sa.Column("length", sa.Integer, nullable=False),
+)
+_frames = sa.Table(
+    "frames",
+    _metadata,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("pack", sa.Integer, nullable=False, index=True),
+    sa.Column("kind", sa.Integer, nullable=False),
+    sa.Column("offset", sa.Integer, nullable=False),
+    sa.Column("length", sa.Integer, nullable=False),
+    sa.Column("plain_length", sa.Integer, nullable=False),
+    sa.Column("digest", sa.LargeBinary(DIGEST_BYTES), nullable=False),
+    # So that the number of a frame that is gone is never given to another: a publisher may still hold it.
+    sqlite_autoincrement=True,
+)
+_chunks = sa.Table(
+    "chunks",
+    _metadata,
+    sa.Column("id", sa.LargeBinary(DIGEST_BYTES), primary_key=True),
+    sa.Column("frame", sa.Integer, nullable=False),
+    sa.Column("offset", sa.Integer, nullable=False),
+    sa.Column("length", sa.Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+_next_frame = sa.text("SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'frames'")
+_INSERT_CHUNK = "INSERT OR REPLACE INTO chunks (id, frame, offset, length) VALUES (?, ?, ?, ?)"
+
+
+class _ChunkRow(NamedTuple):
+    id: bytes
+    frame: int
+    offset: int
+    length: int
+
+
+class ChunkPlace(NamedTuple):
+    """Where a chunk is: the index's number of its frame, offset and length in the frame's plain bytes."""
+
+    frame: int
+    offset: int
+    length: int
+
+
+class ChunkIndex:
+    """The index in the SQLite database `path`. Any number of processes may share it.
+
+    It is made if it is missing, unless `make` is false: then, and if it is to be read only, to miss it is Corrupt.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False, make: bool = True) -> None:
+        self.path = path
+        make = make and not read_only
+        if not make and not path.exists():
+            raise self.corrupt("it is missing")
+        self._engine = sa.create_engine(_url(path, read_only), connect_args={"timeout": 60, "uri": True})
+        sa.event.listen(self._engine, "connect", _pragmas(read_only))
+        try:
+            self._check_version(self._version(make=make))
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_version(self, version: int) -> None:
+        if version > SCHEMA_VERSION:
+            message = f"has version {version}; this pacball knows {SCHEMA_VERSION}"
+            raise NewerFormat(
+                message, place=str(self.path), hint="install a newer pacball, or run: pacball store reindex"
+            )
+        if version < 1:
+            raise self.corrupt("it is empty")
+
+    def _version(self, *, make: bool) -> int:
+        """The version of its tables, which are made first where there are none and `make` allows it."""
+        with self._connected() as connection:
+            version = _user_version(connection)
+            if version == 0 and make:
+                # With the lock for writing: of two that make it at once, one does, and the other finds it.
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                version = _user_version(connection)
+                if version == 0:
+                    _metadata.create_all(connection)
+                    connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                    version = SCHEMA_VERSION
+        return version
+
+    def close(self) -> None:
+        """Close the database. May be repeated."""
+        self._engine.dispose()
+
+    def find(self, ids: Sequence[bytes]) -> dict[bytes, ChunkPlace]:
+        """The places of those of the chunks `ids` (32 bytes each) that the index has."""
+        found: dict[bytes, ChunkPlace] = {}
+        with self._connected() as connection:
+            for start in range(0, len(ids), _LOOKUP_BATCH):
+                batch = ids[start : start + _LOOKUP_BATCH]
+                marks = ",".join("?" * len(batch))
+                # One prepared text a batch size; SQLAlchemy's expanding IN costs twice as much here.
+                query = f"SELECT id, frame, offset, length FROM chunks WHERE id IN ({marks})"  # noqa: S608
+                for chunk_id, frame, offset, length in connection.exec_driver_sql(query, tuple(batch)).all():
+                    if not (type(frame) is type(offset) is type(length) is int and frame > 0 <= offset < _OFFSETS):
+                        raise self.corrupt("a chunk's place is no place")
+                    found[chunk_id] = ChunkPlace(frame, offset, length)
+        return found
+
+    def frames(self, numbers: Iterable[int]) -> Iterator[FramePlace]:
+        """The frames with these numbers, ascending; Corrupt if the index lacks one."""
+        wanted = sorted(set(numbers))
+        query = sa.select(
+            _frames.c.number,
+            _packs.c.id,
+            _packs.c.length,
+            _frames.c.kind,
+            _frames.c.offset,
+            _frames.c.length,
+            _frames.c.plain_length,
+            _frames.c.digest,
+        ).join(_packs, _packs.c.number == _frames.c.pack)
+        with self._connected() as connection:
+            for start in range(0, len(wanted), _LOOKUP_BATCH):
+                batch = wanted[start : start + _LOOKUP_BATCH]
+                rows = connection.execute(query.where(_frames.c.number.in_(batch)).order_by(_frames.c.number)).all()
+                if len(rows) != len(batch):
+                    hint = "if nobody rebuilt it meanwhile, run: pacball store reindex; then run the same command again"
+                    raise Corrupt("the index lacks frames that it referred to", place=str(self.path), hint=hint)
+                for row in rows:
+                    if not _is_frame(tuple(row)):
+                        raise self.corrupt("a frame's place is no place")
+                    yield FramePlace(row[0], Digest(row[1]), row[2], Frame(row[0], *row[3:]))
+
+    def add(self, table: Table) -> int:
+        """Record a pack that is durable; the number of its first frame. Repeating it changes nothing.
+
+        The frames of a pack are numbered one after another. Of a chunk that is known already, the new place is the better
+        one: a publisher stores a chunk again only because its old frame is hardly used any more.
+        """
+        with self._connected() as connection:
+            # The insert comes first: it takes the write lock, so that no other publisher numbers frames meanwhile.
+            insert = sa.insert(_packs).prefix_with("OR IGNORE").values(id=table.id.raw, length=table.pack_length)
+            fresh = connection.execute(insert).rowcount == 1
+            pack = connection.execute(sa.select(_packs.c.number).where(_packs.c.id == table.id.raw)).scalar_one()
+            if not fresh:
+                first = connection.execute(sa.select(sa.func.min(_frames.c.number)).where(_frames.c.pack == pack))
+                return int(first.scalar_one() or 0)
+            first_frame = int(connection.execute(_next_frame).scalar_one())
+            if len(table.lengths):
+                connection.execute(sa.insert(_frames), list(_frame_rows(table, pack, first_frame)))
+                # As plain text, since SQLAlchemy's way of many rows costs three times as much.
+                connection.exec_driver_sql(_INSERT_CHUNK, list(_chunk_rows(table, first_frame)))
+            return first_frame
+
+    def confirm(self, table: Table) -> int:
+        """How many chunks the index says to be in this pack. Raises Corrupt unless the pack's table says the same.
+
+        Of a chunk that is missing in the index nothing is said: it may be in another pack, and costs only space.
+        """
+        with self._connected() as connection:
+            pack = sa.select(_packs.c.number).where(_packs.c.id == table.id.raw).scalar_subquery()
+            numbers = connection.execute(sa.select(_frames.c.number).where(_frames.c.pack == pack)).scalars().all()
+        frames = [
+            (p.pack, p.pack_length, dataclasses.replace(p.frame, number=n)) for n, p in enumerate(self.frames(numbers))
+        ]
+        if frames != [(table.id, table.pack_length, frame) for frame in table.frames()]:
+            raise self.corrupt(f"it has other frames of pack {table.id} than the pack")
+        first = min(numbers, default=0)
+        places: dict[bytes, list[ChunkPlace]] = {}
+        for row in _chunk_rows(table, first):
+            places.setdefault(row.id, []).append(ChunkPlace(row.frame, row.offset, row.length))
+        here = {i: p for i, p in self.find(list(places)).items() if first <= p.frame < first + len(frames)}
+        if any(place not in places[chunk_id] for chunk_id, place in here.items()):
+            raise self.corrupt(f"it has other chunks of pack {table.id} than the pack")
+        return len(here)
+
+    def clear(self) -> None:
+        """Forget every pack. Publishers that are at work find out and fail with a clear error; no frame number comes again."""
+        with self._connected() as connection:
+            for table in (_chunks, _frames, _packs):
+                connection.execute(sa.delete(table))
+
+    def packs(self) -> list[tuple[Digest, int]]:
+        """Every pack of the index with its length in bytes, by id."""
+        with self._connected() as connection:
+            rows = connection.execute(sa.select(_packs.c.id, _packs.c.length).order_by(_packs.c.id)).all()
+        if any(type(row[0]) is not bytes or len(row[0]) != DIGEST_BYTES for row in rows):
+            raise self.corrupt("a pack's id is no digest")
+        return [(Digest(row[0]), row[1]) for row in rows]
+
+    def counts(self) -> tuple[int, int, int]:
+        """The numbers of packs, frames and chunks."""
+        with self._connected() as connection:
+            packs, frames, chunks = (
+                connection.execute(sa.select(sa.func.count()).select_from(t)).scalar_one()
+                for t in (_packs, _frames, _chunks)
+            )
+        return packs, frames, chunks
+
+    def check(self) -> None:
+        """Raise Corrupt if the database is damaged as such."""
+        with self._connected() as connection:
+            result = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar_one()
+        if result != "ok":
+            raise self.corrupt(str(result))
+
+    def corrupt(self, fault: str) -> Corrupt:
+        """The error that the index is damaged."""
+        return Corrupt(f"the index is damaged: {fault}", place=str(self.path), hint="run: pacball store reindex")
+
+    @contextmanager
+    def _connected(self) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except UnicodeDecodeError as error:
+            # From Python's sqlite3, which shows messages that quote damaged names.
+            raise self.corrupt("its schema is no text") from error
+        except sa.exc.DatabaseError as error:
+            text = str(error.orig)
+            if any(word in text for word in _DAMAGE):
+                raise self.corrupt(text) from error
+            if _is_full(self.path, error.orig):
+                raise unavailable(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), self.path) from error
+            busy = _sqlite_code(error.orig) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            hint = "see which other process holds it" if busy else "check the disk that it is on"
+            raise Unavailable(f"the index cannot be used: {text}", place=str(self.path), hint=hint) from error
+
+
+def _sqlite_code(error: BaseException | None) -> int:
+    """The primary result code, without the details in its upper bits."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+
+
+def _is_full(path: Path, error: BaseException | None) -> bool:
+    """Whether the disk is full. SQLite says so only of the database; of the files beside it, it says I/O error or less."""
+    code = _sqlite_code(error)
+    if code not in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
+        return code == sqlite3.SQLITE_FULL
+    try:
+        found = os.statvfs(path.parent)
+    except OSError:
+        return False
+    free_bytes = found.f_bavail * found.f_frsize
+    return free_bytes < _SHARED_MEMORY_BYTES or (found.f_files > 0 and found.f_favail == 0)
+
+
+def _user_version(connection: sa.Connection) -> int:
+    return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+
+
+def _is_frame(row: Sequence[object]) -> bool:
+    number, pack, *numbers, digest = row
+    if not isinstance(pack, bytes) or not isinstance(digest, bytes):
+        return False
+    return len(pack) == len(digest) == DIGEST_BYTES and all(isinstance(n, int) and n >= 0 for n in (number, *numbers))
+
+
+def _url(path: Path, read_only: bool) -> str:
+    quoted = quote(path.absolute().as_posix())
+    if not read_only:
+        return f"sqlite+pysqlite:///file:{quoted}?mode=rwc&uri=true"
+    # A database in WAL mode can be read in a place that cannot be written only if it is declared immutable.
+    writable = os.access(path.parent, os.W_OK)
+    return f"sqlite+pysqlite:///file:{quoted}?mode=ro&uri=true{'' if writable else '&immutable=1'}"
+
+
+def _pragmas(read_only: bool) -> Callable[[sqlite3.Connection, object], None]:
+    def set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
+        cursor = connection.cursor()
+        if not read_only:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            cursor.execute("PRAGMA synchronous = FULL")
+        cursor.execute("PRAGMA cache_size = -16384")
+        cursor.close()
+
+    return set_pragmas
+
+
+def _frame_rows(table: Table, pack: int, first: int) -> Iterator[dict[str, object]]:
+    for frame in table.frames():
+        yield {
+            "number": first + frame.number,
+            "pack": pack,
+            "kind": frame.kind,
+            "offset": frame.offset,
+            "length": frame.length,
+            "plain_length": frame.plain_length,
+            "digest": frame.digest,
+        }
+
+
+def _chunk_rows(table: Table, first: int) -> Iterator[_ChunkRow]:
+    ids = table.chunk_ids.tobytes()
+    lengths = table.chunk_lengths.tolist()
+    bounds = table.first_chunks.tolist()
+    for frame in range(len(table.lengths)):
+        offset = 0
+        for chunk in range(bounds[frame], bounds[frame + 1]):
+            chunk_id = ids[chunk * DIGEST_BYTES : (chunk + 1) * DIGEST_BYTES]
+            yield _ChunkRow(chunk_id, first + frame, offset, lengths[chunk])
+            offset += lengths[chunk]

@@ -1,0 +1,156 @@
+"""Building: fills a staging tree with a release, makes it durable, and gives it its name."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pacstore.errors import NotFound, PacballError, Refused
+from pacstore.install.adoption import Adoption
+from pacstore.install.copying import Copying
+from pacstore.install.crew import Crew
+from pacstore.install.disk import disk_at, sync_file_system
+from pacstore.install.documents import Documents, Refresh, fetch_all, fetch_placement, refreshed
+from pacstore.install.downloading import Downloading
+from pacstore.install.options import InstallOptions
+from pacstore.install.paths import Paths
+from pacstore.install.planning import check_space, make_plan
+from pacstore.install.root import PRIVATE, Root
+from pacstore.install.seeds import Seeds, find_seeds
+from pacstore.install.skeleton import (
+    check_case,
+    make_directories,
+    make_empty_files,
+    make_hard_links,
+    make_symlinks,
+    set_directory_times,
+)
+from pacstore.install.staging import TREE, Attempt, remove_attempt, sweep
+from pacstore.install.tools import Tools
+from pacstore.install.wanted import Wanted
+from pacstore.install.writeback import writing_back
+from pacstore.install.writer import Writer
+from pacstore.placement import Placement
+from pacstore.progress import Progress
+from pacstore.source import Source
+from pacstore.storage import Clock
+from pacstore.trust.targets import CatalogRelease
+
+
+@dataclass
+class Building:
+    """One installation of a release that is not there yet. `release` changes where a newer placement is used."""
+
+    release: CatalogRelease
+    root: Root
+    source: Source
+    progress: Progress
+    now: Clock
+    refresh: Refresh | None
+    options: InstallOptions
+
+    def run(self) -> int:
+        """Install the release; how many bytes of its files came from local trees. Raises as `install` does."""
+        self.progress.begin("preparing", None)
+        documents, placement, self.release = fetch_all(self.source, self.release, self.refresh)
+        wanted = Wanted(documents.manifest, documents.attributes)
+        name = self.release.release
+        seeds = find_seeds(self.root, wanted, name, most=self.options.seeds, warn=self.progress.warn)
+        with contextlib.closing(seeds):
+            self._check_space(wanted, placement, seeds)
+            reused = self._attempt(documents, wanted, placement, seeds)
+        sweep(self.root, name, self.now())
+        return reused
+
+    def _check_space(self, wanted: Wanted, placement: Placement, seeds: Seeds) -> None:
+        free = self.options.free_space(self.root.top)
+        plan = make_plan(self.release, wanted, placement, seeds, options=self.options, block_bytes=free.block_bytes)
+        check_space(plan, free, str(self.root.path))
+
+    def _attempt(self, documents: Documents, wanted: Wanted, placement: Placement, seeds: Seeds) -> int:
+        attempt = Attempt.begin(self.root, self.release.release, documents.manifest.digest, self.now())
+        try:
+            with disk_at(f"the tree of {self.release.release} in {self.root.path / PRIVATE}"):
+                reused = self._fill(attempt, documents, wanted, placement, seeds)
+                self._publish(attempt, documents)
+        except PacballError:
+            attempt.give_up()
+            if not self._installed_by_another():
+                raise
+            reused = 0
+        except BaseException:
+            attempt.give_up()
+            raise
+        finally:
+            attempt.close()
+        remove_attempt(self.root, attempt.name)
+        return reused
+
+    def _fill(self, attempt: Attempt, documents: Documents, wanted: Wanted, placement: Placement, seeds: Seeds) -> int:
+        paths = Paths(documents.manifest.tree)
+        if self.options.folds_case(attempt.directory):
+            check_case(paths)
+        tools = Tools(attempt.top, paths, open_directories=self.options.open_directories)
+        writer = Writer(
+            wanted,
+            documents.attributes,
+            paths,
+            open_files=self.options.open_files,
+            exact_modes=attempt.exact_modes,
+        )
+        with contextlib.closing(tools), contextlib.closing(writer):
+            make_directories(tools.tree, paths, exact_modes=attempt.exact_modes)
+            reused = self._bring(attempt, wanted, placement, seeds, writer)
+            make_empty_files(tools.tree, wanted, writer)
+            make_symlinks(tools.tree, paths, documents.attributes)
+            make_hard_links(tools.tree, paths, documents.attributes)
+            set_directory_times(tools.tree, paths, documents.attributes.mtimes)
+        return reused
+
+    def _bring(self, attempt: Attempt, wanted: Wanted, placement: Placement, seeds: Seeds, writer: Writer) -> int:
+        """Bring the content of all files; how many bytes of it were here already."""
+        downloading = Downloading(
+            wanted, writer, self.source, replaced=self._replaced(wanted), progress=self.progress, options=self.options
+        )
+        limit = self.options.open_directories
+        with (
+            writing_back(attempt.top, lambda: writer.written_bytes),
+            Crew(self.options.workers, lambda: Tools(attempt.top, writer.paths, open_directories=limit)) as crew,
+        ):
+            Adoption(wanted, writer, self.progress).adopt(crew, seeds)
+            Copying(wanted, writer, self.progress).copy(crew, seeds)
+            self._drop_ended(attempt, seeds)
+            reused = wanted.bytes_of(wanted.have.nonzero()[0].astype("i4"))
+            downloading.download(crew, placement)
+        return reused
+
+    def _drop_ended(self, attempt: Attempt, seeds: Seeds) -> None:
+        """Remove the ended attempts whose content is here now, so that few trees take up room at a time."""
+        ended = [seed.attempt for seed in seeds.used if seed.ended]
+        if ended:
+            sync_file_system(attempt.top)
+        for name in ended:
+            remove_attempt(self.root, name)
+
+    def _replaced(self, wanted: Wanted) -> Callable[[NotFound], Placement]:
+        def replaced(error: NotFound) -> Placement:
+            self.release = refreshed(self.release, self.refresh, error)
+            return fetch_placement(self.source, self.release, wanted.manifest)
+
+        return replaced
+
+    def _publish(self, attempt: Attempt, documents: Documents) -> None:
+        self.progress.begin("syncing", None)
+        sync_file_system(attempt.top)
+        name = self.release.release
+        self.root.keep(name, documents, attempt.directory)
+        if not self.root.admit(name, attempt.directory, TREE) and not self._installed_by_another():
+            raise Refused(
+                "came into being while it was installed, and pacball did not make it",
+                place=str(self.root.release_path(name)),
+                hint="move it away and run the same command again",
+            )
+
+    def _installed_by_another(self) -> bool:
+        return self.root.recorded(self.release.release) == self.release.tree_digest

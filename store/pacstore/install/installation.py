@@ -1,0 +1,136 @@
+"""Installation: a release from a source into an install root, from the plan to the switch.
+
+Order: everything is written to a staging tree and made durable; then the manifest is kept; then the tree gets its
+name; then `current` is switched. Killed anywhere, the same call continues with what is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from pacstore.digest import Digest
+from pacstore.errors import Refused
+from pacstore.install.building import Building
+from pacstore.install.disk import disk_at
+from pacstore.install.documents import Refresh, fetch_all
+from pacstore.install.options import DEFAULTS, InstallOptions
+from pacstore.install.planning import Plan, make_plan, nothing_to_do
+from pacstore.install.root import Root
+from pacstore.install.seeds import Seeds, find_seeds
+from pacstore.install.wanted import Wanted
+from pacstore.progress import Progress
+from pacstore.release import Release
+from pacstore.source import Source
+from pacstore.storage import Clock
+from pacstore.trust.targets import CatalogRelease
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What an installation did. `bytes_downloaded` and `requests` are the source's, documents included.
+
+    `bytes_reused`: bytes of the release's files that came from local trees. `switched`: whether `current` leads elsewhere now.
+    """
+
+    release: Release
+    tree_digest: Digest
+    manifest_digest: Digest
+    path: Path
+    bytes_total: int
+    bytes_downloaded: int
+    bytes_reused: int
+    requests: int
+    seconds: float
+    already_installed: bool
+    switched: bool
+
+
+def install(
+    release: CatalogRelease,
+    *,
+    source: Source,
+    root: Path,
+    progress: Progress,
+    now: Clock,
+    refresh: Refresh | None = None,
+    options: InstallOptions = DEFAULTS,
+) -> Installed:
+    """Install `release`, which the caller has verified, under `root`, and switch to it.
+
+    `refresh` asks the catalog again, for a placement that replaced one whose packs are gone. Raises Refused where the name
+    is taken or the file system cannot hold the tree, Corrupt for bytes that stay wrong, Unavailable for disk and network
+    (the same call continues later), NotFound when the source lacks something.
+    """
+    started = now()
+    before = (source.traffic.bytes_downloaded, source.traffic.requests)
+    with disk_at(str(root)), Root.open(root) as opened:
+        reused = None
+        if not _already(opened, release):
+            reused = Building(release, opened, source, progress, now, refresh, options).run()
+        switched = options.switch and opened.switch(
+            release.release, tree=release.tree_digest, source=source.name, time=now()
+        )
+        return Installed(
+            release=release.release,
+            tree_digest=release.tree_digest,
+            manifest_digest=release.manifest.digest,
+            path=opened.release_path(release.release),
+            bytes_total=release.total_bytes,
+            bytes_downloaded=source.traffic.bytes_downloaded - before[0],
+            bytes_reused=reused or 0,
+            requests=source.traffic.requests - before[1],
+            seconds=now() - started,
+            already_installed=reused is None,
+            switched=switched,
+        )
+
+
+def plan(
+    release: CatalogRelease,
+    *,
+    source: Source,
+    root: Path,
+    progress: Progress,
+    refresh: Refresh | None = None,
+    options: InstallOptions = DEFAULTS,
+) -> Plan:
+    """What `install` would do; changes nothing. Raises as `install` does."""
+    if not Root.exists(root):
+        documents, placement, release = fetch_all(source, release, refresh)
+        wanted = Wanted(documents.manifest, documents.attributes)
+        return make_plan(release, wanted, placement, Seeds(wanted), options=options)
+    with disk_at(str(root)), Root.open(root) as opened:
+        switched_from = opened.switched_to(release.release)
+        if _already(opened, release):
+            return nothing_to_do(release, switched_from)
+        documents, placement, release = fetch_all(source, release, refresh)
+        wanted = Wanted(documents.manifest, documents.attributes)
+        seeds = find_seeds(opened, wanted, release.release, most=options.seeds, warn=progress.warn)
+        with contextlib.closing(seeds):
+            block_bytes = options.free_space(opened.top).block_bytes
+            return make_plan(
+                release, wanted, placement, seeds, options=options, block_bytes=block_bytes, switched_from=switched_from
+            )
+
+
+def _already(root: Root, release: CatalogRelease) -> bool:
+    """Whether the release is installed. Raises Refused if something else has its name."""
+    recorded = root.recorded(release.release)
+    if recorded == release.tree_digest:
+        return True
+    place = str(root.release_path(release.release))
+    if recorded is not None:
+        raise Refused(
+            f"is installed with another tree ({recorded}); the catalog says {release.tree_digest}",
+            place=place,
+            hint="a release never changes: find out which of the two is genuine, and move the other away",
+        )
+    if root.occupied(release.release):
+        raise Refused(
+            "is there, but pacball did not install it, or its record is damaged",
+            place=place,
+            hint="move it away and run the same command again",
+        )
+    return False

@@ -1,0 +1,33 @@
+"""How an installer works: the sizes that it is tuned by, and the questions that it asks the file system."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pacstore.install.disk import Free, folds_case, free_space
+from pacstore.limits import KIB, MIB
+
+
+@dataclass(frozen=True)
+class InstallOptions:
+    """Everything has a good default.
+
+    `workers`: threads that decode, verify and write. `range_bytes`: about how long a range is at most; `gap_bytes`: frames of
+    one pack that are no further apart are asked for together. `open_directories`: descriptors a thread keeps; `open_files`:
+    unfinished files kept open by all of them. `seeds`: of how many installed releases chunks are looked for at most.
+    `free_space` and `folds_case` ask about the file system of an open directory.
+    """
+
+    workers: int = 2
+    range_bytes: int = 8 * MIB
+    gap_bytes: int = 256 * KIB
+    open_directories: int = 128
+    open_files: int = 64
+    seeds: int = 8
+    switch: bool = True
+    free_space: Callable[[int], Free] = free_space
+    folds_case: Callable[[int], bool] = folds_case
+
+
+DEFAULTS = InstallOptions()

@@ -1,0 +1,243 @@
+"""Root: the layout of an install root, and the changes to it that must be atomic and durable.
+
+    ROOT/releases/RELEASE/            installed trees, never modified
+    ROOT/current/PROJECT/PLATFORM     -> ../../releases/RELEASE, switched by rename
+    ROOT/.pacball/manifests/          RELEASE.manifest and RELEASE.attributes of what is installed
+    ROOT/.pacball/staging/            a directory for each attempt to install
+    ROOT/.pacball/history.jsonl       a line for each switch
+
+A release is installed when its tree and its kept manifest are both there; the manifest is written first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import mmap
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Self
+
+from pacstore import manifest as manifest_format
+from pacstore.digest import Digest
+from pacstore.document import decode
+from pacstore.errors import NotFound, PacballError, Refused
+from pacstore.install.disk import DIRECTORY_FLAGS, DIRECTORY_MODE, disk_at, make_directory, write_durably, write_whole
+from pacstore.install.documents import Documents
+from pacstore.install.record import read_record
+from pacstore.manifest import Manifest
+from pacstore.release import Release
+
+PRIVATE = ".pacball"
+PRIVATE_MODE = 0o700
+
+
+class Root:
+    """An open install root. Its directories are held open, so replacing them by links leads nowhere."""
+
+    def __init__(self, path: Path, top: int) -> None:
+        self.path = path
+        self._held: list[int] = [top]
+        try:
+            self.top = top
+            self.releases = self._hold(top, "releases", DIRECTORY_MODE)
+            self.current = self._hold(top, "current", DIRECTORY_MODE)
+            self.private = self._hold(top, PRIVATE, PRIVATE_MODE)
+            self.manifests = self._hold(self.private, "manifests", PRIVATE_MODE)
+            self.staging = self._hold(self.private, "staging", PRIVATE_MODE)
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def open(cls, path: Path) -> Root:
+        """The install root `path`, made if only its last component is missing. Raises Refused or Unavailable."""
+        with disk_at(str(path)):
+            try:
+                os.mkdir(path)
+                os.chmod(path, DIRECTORY_MODE)
+            except FileExistsError:
+                pass
+            except FileNotFoundError as error:
+                raise Refused(
+                    "cannot be made, because the directory above it does not exist",
+                    place=str(path),
+                    hint=f"make {path.parent} first",
+                ) from error
+            return cls(path, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+
+    @staticmethod
+    def exists(path: Path) -> bool:
+        """Whether something was ever installed under `path`."""
+        return (path / PRIVATE / "manifests").is_dir()
+
+    def _hold(self, parent: int, name: str, mode: int) -> int:
+        descriptor = make_directory(parent, name, mode)
+        self._held.append(descriptor)
+        return descriptor
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of its directories."""
+        while self._held:
+            os.close(self._held.pop())
+
+    def release_path(self, release: Release) -> Path:
+        """Where the tree of `release` is or will be."""
+        return self.path / "releases" / str(release)
+
+    def occupied(self, release: Release) -> bool:
+        """Whether anything at all is under the release's name."""
+        return _lstat(str(release), self.releases) is not None
+
+    def recorded(self, release: Release) -> Digest | None:
+        """The tree digest of `release` as it is installed; None where it is not, or where its record cannot be read."""
+        found = _lstat(str(release), self.releases)
+        if found is None or not stat.S_ISDIR(found.st_mode):
+            return None
+        try:
+            place = self._manifest_place(release)
+            data = _mapping(self.manifests, f"{release}.manifest", place)
+            return decode(manifest_format.LAYOUT, data, place=place).digest("tree")
+        except PacballError:
+            return None
+
+    def installed(self) -> list[Release]:
+        """Every release that has a tree and a kept manifest, by name."""
+        names = {n.removesuffix(".manifest") for n in os.listdir(self.manifests) if n.endswith(".manifest")}
+        found = []
+        for name in sorted(names & set(os.listdir(self.releases))):
+            with contextlib.suppress(Refused):
+                found.append(Release.parse(name))
+        return found
+
+    def manifest(self, release: Release) -> Manifest:
+        """The kept manifest of `release`, parsed. Raises NotFound, Corrupt, TooLarge, NewerFormat or Unavailable."""
+        place = self._manifest_place(release)
+        return Manifest.parse(_mapping(self.manifests, f"{release}.manifest", place), place=place)
+
+    def record(self, release: Release) -> Manifest:
+        """The kept manifest of `release`, checked less and with less memory (record.py). Raises as `manifest` does."""
+        place = self._manifest_place(release)
+        data = _mapping(self.manifests, f"{release}.manifest", place)
+        with disk_at(place):
+            descriptor = os.open(f"{release}.manifest", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.manifests)
+            try:
+                return read_record(descriptor, data, place=place)
+            finally:
+                os.close(descriptor)
+
+    def _manifest_place(self, release: Release) -> str:
+        return str(self.path / PRIVATE / "manifests" / f"{release}.manifest")
+
+    def keep(self, release: Release, documents: Documents, attempt: int) -> None:
+        """Write the documents of `release` durably, through the open directory `attempt`. Raises OSError."""
+        write_durably(self.manifests, f"{release}.attributes", documents.attributes_bytes, through=attempt)
+        write_durably(self.manifests, f"{release}.manifest", documents.manifest_bytes, through=attempt)
+
+    def admit(self, release: Release, attempt: int, name: str) -> bool:
+        """Rename the tree `name` of the open directory `attempt` to the release's name, durably.
+
+        False where something is under that name already. Raises OSError.
+        """
+        if self.occupied(release):
+            return False
+        try:
+            os.rename(name, str(release), src_dir_fd=attempt, dst_dir_fd=self.releases)
+        except (FileExistsError, NotADirectoryError):
+            return False
+        except OSError:
+            if self.occupied(release):
+                return False
+            raise
+        os.fsync(self.releases)
+        return True
+
+    def switched_to(self, release: Release) -> str:
+        """The name of the release that `current` leads to for this project and platform; empty for none."""
+        try:
+            project = os.open(release.project, DIRECTORY_FLAGS, dir_fd=self.current)
+        except FileNotFoundError:
+            return ""
+        try:
+            return os.path.basename(os.readlink(release.platform, dir_fd=project))
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # that is no link; of anything else nothing is known
+                raise
+            raise Refused(
+                "is not a symbolic link that pacball made",
+                place=str(self.path / "current" / release.project / release.platform),
+                hint="move it away and run the same command again",
+            ) from error
+        finally:
+            os.close(project)
+
+    def switch(self, release: Release, *, tree: Digest, source: str, time: float) -> bool:
+        """Let `current` lead to `release`, atomically and durably; False where it does already. Raises OSError."""
+        previous = self.switched_to(release)
+        if previous == str(release):
+            return False
+        temporary = f"switch.{secrets.token_hex(8)}"
+        project = make_directory(self.current, release.project, DIRECTORY_MODE)
+        try:
+            os.symlink(f"../../releases/{release}", temporary, dir_fd=self.private)
+            try:
+                os.rename(temporary, release.platform, src_dir_fd=self.private, dst_dir_fd=project)
+            except OSError:
+                os.unlink(temporary, dir_fd=self.private)
+                raise
+            os.fsync(project)
+            os.fsync(self.current)
+        finally:
+            os.close(project)
+        self._record(
+            {
+                "time": round(time, 3),
+                "release": str(release),
+                "tree_digest": tree.hex,
+                "previous": previous or None,
+                "source": source,
+            }
+        )
+        return True
+
+    def _record(self, line: dict[str, object]) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open("history.jsonl", flags, 0o600, dir_fd=self.private)
+        try:
+            write_whole(descriptor, json.dumps(line, sort_keys=True).encode() + b"\n")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _lstat(name: str, directory: int) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _mapping(directory: int, name: str, place: str) -> memoryview:
+    """The file's bytes, mapped: they cost no memory of our own."""
+    with disk_at(place):
+        try:
+            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        except FileNotFoundError as error:
+            raise NotFound("is not there", place=place, hint="install the release again") from error
+        try:
+            if os.fstat(descriptor).st_size == 0:
+                return memoryview(b"")
+            return memoryview(mmap.mmap(descriptor, 0, prot=mmap.PROT_READ))
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,35 @@
+"""Tools: what each thread of an installation holds for itself."""
+
+from __future__ import annotations
+
+from pacstore.chunker import CHUNKER
+from pacstore.install.directories import Directories
+from pacstore.install.paths import Paths
+from pacstore.install.seeds import Seed
+
+
+class Tools:
+    """Open directories of the tree being written and of the seed being read, and a `buffer` that takes any chunk."""
+
+    def __init__(self, top: int, paths: Paths, *, open_directories: int) -> None:
+        self.tree = Directories(top, paths, limit=open_directories)
+        self.buffer = memoryview(bytearray(CHUNKER.max_bytes))
+        self._limit = open_directories
+        self._seed: Seed | None = None
+        self._seed_tree: Directories | None = None
+
+    def seed_tree(self, seed: Seed, paths: Paths) -> Directories:
+        """The directories of `seed`, whose paths are `paths`; those of the seed before it are closed."""
+        if self._seed is not seed or self._seed_tree is None:
+            self._close_seed()
+            self._seed, self._seed_tree = seed, Directories(seed.top, paths, limit=self._limit)
+        return self._seed_tree
+
+    def _close_seed(self) -> None:
+        if self._seed_tree is not None:
+            self._seed_tree.close()
+
+    def close(self) -> None:
+        """Close them all."""
+        self._close_seed()
+        self.tree.close()

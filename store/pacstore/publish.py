@@ -1,0 +1,267 @@
+"""Publishing: a directory becomes a release of a store, visible at once or not at all.
+
+Order: packs, index, then manifest, attributes and placement, then holdings, then the catalog, whose timestamp is the commit.
+Killed anywhere before that, the release does not exist, and the next attempt uses the packs that were finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+from blake3 import blake3
+
+from pacstore.attributes import Attributes
+from pacstore.confirm import confirm
+from pacstore.description import Description, describe
+from pacstore.digest import DIGEST_BYTES, Digest
+from pacstore.document import Numbers
+from pacstore.documents import read_object
+from pacstore.errors import Corrupt, NotFound, Refused
+from pacstore.frames import FramePlace
+from pacstore.holdings import Holdings
+from pacstore.ingest import Ingested, ingest
+from pacstore.limits import LIMITS
+from pacstore.manifest import Manifest
+from pacstore.packing import PackingOptions
+from pacstore.placement import Placement
+from pacstore.progress import Progress
+from pacstore.release import Release
+from pacstore.storage import Clock, DocumentKind, ObjectKind, ObjectStorage
+from pacstore.store import Store
+from pacstore.trust.keys import KeyRing
+from pacstore.trust.repository import Catalog
+from pacstore.trust.repository import Published as Committed
+from pacstore.trust.targets import CatalogRelease, SignedDocument
+from pacstore.walk import measure
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a publish did. Bytes: `total` of all files; `new` plain bytes that the store lacked; `rewritten` plain bytes stored
+    again for locality; `stored` length of the new packs. `existed`: the release was there already, with this very tree.
+    """
+
+    release: Release
+    tree_digest: Digest
+    manifest_digest: Digest
+    files: int
+    bytes_total: int
+    bytes_new: int = 0
+    bytes_rewritten: int = 0
+    bytes_stored: int = 0
+    existed: bool = False
+    created_keys: tuple[str, ...] = field(default=())
+
+
+def publish(
+    directory: Path,
+    release: Release,
+    store: Store,
+    catalog: Catalog,
+    *,
+    keys: KeyRing,
+    options: PackingOptions,
+    progress: Progress,
+    now: Clock,
+) -> Published:
+    """Publish `directory` as `release`. When this returns, the release is in the catalog, durably.
+
+    The same tree again is a quiet success. Raises Refused where the name is bound to another tree, for what no release
+    may contain, and for files that change meanwhile; NotFound for a missing key; Unavailable when the disk fails.
+    """
+    check_directory(directory, store.path)
+    catalog.check_name(release, keys)
+    extent = measure(directory, progress)
+    if not extent.entries:
+        raise Refused("is empty", place=str(directory), hint="name the directory that holds the release")
+    existing = catalog.release(release)
+    if existing is not None:
+        progress.begin("comparing", extent.total_bytes)
+        return _compare(existing, describe(directory, spools=store.staging, progress=_Quiet(progress)))
+    store.drop_stale_staging(now())
+    progress.begin("publishing", extent.total_bytes)
+    quiet = _Quiet(progress)
+    ingested = ingest(directory, store.storage, store.index, spools=store.staging, options=options, progress=quiet)
+    entry = _store_documents(store, release, ingested, int(now()))
+    committed = _commit(store, catalog, entry, keys, now())
+    return Published(
+        release=release,
+        tree_digest=entry.tree_digest,
+        manifest_digest=entry.manifest.digest,
+        files=entry.files,
+        bytes_total=entry.total_bytes,
+        bytes_new=ingested.new_bytes,
+        bytes_rewritten=ingested.rewritten_bytes,
+        bytes_stored=ingested.stored_bytes,
+        existed=not committed.changed,
+        created_keys=committed.created_keys,
+    )
+
+
+def _commit(store: Store, catalog: Catalog, entry: CatalogRelease, keys: KeyRing, now: float) -> Committed:
+    with store.catalog_lock():
+        # Looked up again: another publisher may have been first, and its holdings must stay as they are.
+        if catalog.release(entry.release) is None:
+            store.storage.put(DocumentKind.HOLDINGS, str(entry.release), holdings_of(entry).encode())
+        return catalog.publish(entry, keys, now=now)
+
+
+class _Quiet:
+    """Progress for the second walk over a directory, whose warnings were given in the first."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.begin = progress.begin
+        self.advance = progress.advance
+
+    def warn(self, message: str) -> None:
+        """Said already."""
+
+
+def check_directory(directory: Path, store: Path) -> None:
+    """Raise Refused unless `directory` is one, apart from the store that it is to be published to."""
+    if not directory.is_dir():
+        raise Refused("is not a directory", place=str(directory), hint="name the directory that holds the release")
+    inner, outer = directory.resolve(), store.resolve()
+    if inner == outer or inner in outer.parents or outer in inner.parents:
+        raise Refused("the directory and the store lie inside one another", place=str(directory))
+
+
+def _compare(existing: CatalogRelease, found: Description) -> Published:
+    digest = found.tree_digest()
+    if existing.tree_digest != digest:
+        raise Refused(
+            f"is bound for ever to the tree {existing.tree_digest}; the directory is {digest}",
+            place=str(existing.release),
+            hint="publish it under a new version",
+        )
+    return Published(
+        release=existing.release,
+        tree_digest=existing.tree_digest,
+        manifest_digest=existing.manifest.digest,
+        files=found.files,
+        bytes_total=found.total_bytes,
+        existed=True,
+    )
+
+
+def _store_documents(store: Store, release: Release, ingested: Ingested, published: int) -> CatalogRelease:
+    found = ingested.description
+    signed_manifest = _store_object(store.storage, ObjectKind.MANIFEST, found.manifest)
+    signed_attributes = _store_object(store.storage, ObjectKind.ATTRIBUTES, lambda: [found.attributes()])
+    # Read back, as installers will: what cannot be parsed must not get into a catalog.
+    manifest = Manifest.parse(
+        read_object(store.storage, ObjectKind.MANIFEST, signed_manifest), place="the new manifest"
+    )
+    attributes = read_object(store.storage, ObjectKind.ATTRIBUTES, signed_attributes)
+    Attributes.parse(attributes, manifest.tree, place="the new attributes")
+    number, placement = _store_placement(store, release, manifest, ingested)
+    return CatalogRelease(
+        release=release,
+        tree_digest=manifest.tree.digest,
+        manifest=signed_manifest,
+        attributes=signed_attributes,
+        placement=_signed([placement]),
+        placement_number=number,
+        total_bytes=manifest.tree.total_bytes,
+        files=manifest.tree.files,
+        published=published,
+    )
+
+
+def _store_object(storage: ObjectStorage, kind: ObjectKind, pieces: Callable[[], Iterable[bytes]]) -> SignedDocument:
+    signed = _signed(pieces())
+    with storage.stage(kind) as staged:
+        for piece in pieces():
+            staged.write(piece)
+        staged.publish(signed.digest)
+    return signed
+
+
+def holdings_of(entry: CatalogRelease) -> Holdings:
+    """The holdings of a server that has this release with this placement."""
+    return Holdings(
+        release=entry.release,
+        tree_digest=entry.tree_digest,
+        manifest_digest=entry.manifest.digest,
+        attributes_digest=entry.attributes.digest,
+        placement_digest=entry.placement.digest,
+        placement_number=entry.placement_number,
+    )
+
+
+def _signed(pieces: Iterable[bytes]) -> SignedDocument:
+    digest, sha256, length = blake3(), hashlib.sha256(), 0
+    for piece in pieces:
+        digest.update(piece)
+        sha256.update(piece)
+        length += len(piece)
+    return SignedDocument(Digest(digest.digest()), length, sha256.digest())
+
+
+def _store_placement(store: Store, release: Release, manifest: Manifest, ingested: Ingested) -> tuple[int, bytes]:
+    places = list(store.index.frames(np.unique(ingested.chunk_frames).tolist()))
+    # An interrupted publish may have left a placement that no catalog names; public files never change, so count on.
+    for number in count(1):
+        placement = make_placement(release, number, manifest, ingested.chunk_frames, ingested.chunk_offsets, places)
+        data = placement.encode()
+        _confirm_new(store, data, manifest)
+        try:
+            store.storage.create(DocumentKind.PLACEMENT, placement.document_name, data)
+        except Refused:
+            if store.storage.get(DocumentKind.PLACEMENT, placement.document_name, limit=LIMITS.placement_bytes) != data:
+                continue
+        return number, data
+    raise AssertionError("numbers do not end")
+
+
+def _confirm_new(store: Store, data: bytes, manifest: Manifest) -> None:
+    """Raise Corrupt unless every chunk is where the new placement, made from what the index says, has it."""
+    try:
+        confirm(Placement.parse(data, manifest, place=str(store.index_path)), manifest, store.storage)
+    except (Corrupt, NotFound) as error:
+        hint = "run: pacball store reindex, and the same command again"
+        raise Corrupt(f"the index names wrong places: {error.message}", place=error.place, hint=hint) from error
+
+
+def make_placement(
+    release: Release,
+    number: int,
+    manifest: Manifest,
+    chunk_frames: Numbers,
+    chunk_offsets: Numbers,
+    places: list[FramePlace],
+) -> Placement:
+    """The placement of `manifest` whose chunk c is at `chunk_offsets[c]` of the frame numbered `chunk_frames[c]`.
+
+    `places` describes each of these frames once, ascending by number. Packs stand in the order of their first use, so that
+    files come roughly in tree order when packs are fetched in order.
+    """
+    numbers, first_use, frame_of_chunk = np.unique(chunk_frames, return_index=True, return_inverse=True)
+    packs: dict[Digest, int] = {}
+    for place_number in np.argsort(first_use).tolist():
+        packs.setdefault(places[place_number].pack, len(packs))
+    order = sorted(range(len(numbers)), key=lambda n: (packs[places[n].pack], places[n].frame.offset))
+    position = np.empty(len(numbers), dtype=np.int64)
+    position[order] = np.arange(len(numbers))
+    frames = [places[n].frame for n in order]
+    lengths = {place.pack: place.pack_length for place in places}
+    return Placement(
+        release=release,
+        manifest=manifest.digest,
+        number=number,
+        pack_ids=np.frombuffer(b"".join(p.raw for p in packs), dtype=np.uint8).reshape(-1, DIGEST_BYTES),
+        pack_lengths=np.array([lengths[p] for p in packs], dtype=np.uint64),
+        frame_packs=np.array([packs[places[n].pack] for n in order], dtype=np.uint32),
+        frame_kinds=np.array([f.kind for f in frames], dtype=np.uint8),
+        frame_offsets=np.array([f.offset for f in frames], dtype=np.uint64),
+        frame_lengths=np.array([f.length for f in frames], dtype=np.uint32),
+        frame_plain_lengths=np.array([f.plain_length for f in frames], dtype=np.uint32),
+        frame_digests=np.frombuffer(b"".join(f.digest for f in frames), dtype=np.uint8).reshape(-1, DIGEST_BYTES),
+        chunk_frames=position[frame_of_chunk].astype(np.uint32),
+        chunk_offsets=chunk_offsets.astype(np.uint32),
+    )

@@ -1,0 +1,241 @@
+"""A store on disk: its directories, its format version, and the parts that work on it (FORMAT.md section 2)."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+from pacstore.backends.directory import DirectoryStorage, read_bounded
+from pacstore.durable import make_directory, replace_file, sync_directory, wrapped
+from pacstore.errors import Corrupt, NewerFormat, NotFound, Refused, Unavailable
+from pacstore.holdings import decode_json, encode_json
+from pacstore.index import ChunkIndex
+from pacstore.limits import LIMITS
+from pacstore.marker import MARKER, check_marker
+from pacstore.storage import STORE_MARKER, DocumentKind, ObjectKind
+
+_SETTINGS = "settings.json"
+_SETTINGS_BYTES = 64 * 1024
+_STALE_STAGING_S = 24 * 3600.0
+_LOCK_WAIT_S = 120.0
+_NETWORK_FILE_SYSTEMS = frozenset(
+    ("nfs", "nfs4", "lustre", "ceph", "fuse.ceph", "cifs", "smb3", "smbfs", "9p", "afs", "gpfs", "beegfs", "fuse.sshfs",
+     "glusterfs", "fuse.glusterfs", "orangefs", "ocfs2", "gfs2")
+)  # fmt: skip
+_OCTAL = re.compile(r"\\([0-7]{3})")
+"""How the kernel writes spaces, tabs, newlines and backslashes in the names of mount points."""
+
+
+class Store:
+    """The store in directory `path`. Make one with `Store.create` or `Store.open`."""
+
+    def __init__(self, path: Path, *, writable: bool) -> None:
+        self.path = path
+        self.public = path / "public"
+        self.private = path / "private"
+        self.staging = self.private / "staging"
+        self.writable = writable
+        self.storage = DirectoryStorage(self.public, self.staging)
+
+    @classmethod
+    def create(cls, path: Path, *, state_dir: Path | None = None) -> Store:
+        """The store at `path`, made if there is none. Raises Refused where something else is there.
+
+        `state_dir` is where its databases go: on local disk; STORE/private unless told otherwise.
+        """
+        store = cls(path, writable=True)
+        if not (store.public / STORE_MARKER).exists():
+            store._make(state_dir)
+        store = cls.open(path, writable=True)
+        if state_dir is not None and state_dir.resolve() != store.state_dir.resolve():
+            raise Refused(f"keeps its databases in {store.state_dir}, not in {state_dir}", place=str(path),
+                          hint="leave out --state-dir")  # fmt: skip
+        return store
+
+    @classmethod
+    def open(cls, path: Path, *, writable: bool) -> Store:
+        """The store at `path`. Raises NotFound where there is none, NewerFormat where it is of a newer version."""
+        store = cls(path, writable=writable)
+        try:
+            data = read_bounded(store.public / STORE_MARKER, LIMITS.store_marker_bytes)
+        except NotFound:
+            raise NotFound("is not a pacball store", place=str(path), hint="publish to it first") from None
+        check_marker(data, str(store.public / STORE_MARKER))
+        if writable:
+            store._check_writable()
+        return store
+
+    @cached_property
+    def index(self) -> ChunkIndex:
+        """The chunk index, opened when it is first needed. Raises Corrupt where it is damaged, or missing beside packs."""
+        # In this order: whoever stores the first pack has made the index before.
+        has_packs = any(True for _ in self.storage.digests(ObjectKind.PACK))
+        return self._open_index(make=not has_packs)
+
+    @property
+    def index_path(self) -> Path:
+        """Where the chunk index is, or would be."""
+        return self.state_dir / "index.sqlite"
+
+    def _open_index(self, *, make: bool) -> ChunkIndex:
+        with wrapped(self.state_dir):
+            return ChunkIndex(self.index_path, read_only=not self.writable, make=make)
+
+    @cached_property
+    def state_dir(self) -> Path:
+        """The directory of the databases. Raises Refused where it lies on a network file system."""
+        directory = Path(str(self._settings().get("state_dir") or self.private))
+        check_local(directory, _mounts())
+        return directory
+
+    @property
+    def keys_dir(self) -> Path | None:
+        """Where the catalog's keys are, as far as this store was told."""
+        value = self._settings().get("keys_dir")
+        return Path(str(value)) if value else None
+
+    def remember_keys(self, directory: Path) -> None:
+        """Remember where the catalog's keys are. The keys themselves never come into the store."""
+        self._set({"keys_dir": str(directory)})
+
+    def _settings(self) -> dict[str, object]:
+        path = self.private / _SETTINGS
+        try:
+            return decode_json(read_bounded(path, _SETTINGS_BYTES), limit=_SETTINGS_BYTES, place=str(path))
+        except NotFound:
+            return {}
+
+    def _set(self, values: dict[str, object]) -> None:
+        data = encode_json({**self._settings(), **values})
+        replace_file(self.private / _SETTINGS, data, staging=self.staging, mode=0o600)
+
+    def empty_index(self) -> ChunkIndex:
+        """The index, emptied; a damaged or newer database is put aside, for a look at it, and a new one begun."""
+        path = self.index_path
+        try:
+            self.index.check()
+            self.index.clear()
+        except (Corrupt, NewerFormat):
+            self.close()
+            self.__dict__.pop("index", None)
+            for suffix in ("", "-wal", "-shm"):
+                with suppress(NotFound), wrapped(path):
+                    os.replace(f"{path}{suffix}", f"{path}.damaged{suffix}")
+            self.index = self._open_index(make=True)
+        return self.index
+
+    def close(self) -> None:
+        """Close the databases. May be repeated."""
+        if "index" in self.__dict__:
+            self.index.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def catalog_lock(self) -> Iterator[None]:
+        """One publisher at a time may change the catalog. Raises Unavailable if that takes too long.
+
+        The lock lives in the state directory, on local disk, and is gone with the process that held it.
+        """
+        path = self.state_dir / "catalog.lock"
+        with wrapped(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            _lock(descriptor, path)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _make(self, state_dir: Path | None) -> None:
+        with wrapped(self.path):
+            if self.path.exists() and any(name not in ("public", "private") for name in os.listdir(self.path)):
+                raise Refused(
+                    "is neither empty nor a pacball store", place=str(self.path), hint="name another directory"
+                )
+            check_local(state_dir or self.path, _mounts())
+            self.path.mkdir(parents=True, exist_ok=True)
+            make_directory(self.public)
+            make_directory(self.private, mode=0o700)
+            make_directory(self.staging, mode=0o700)
+            for kind in (*ObjectKind, *DocumentKind):
+                make_directory(self.public / kind.value)
+            sync_directory(self.path)
+            sync_directory(self.path.absolute().parent)
+            if state_dir is not None:
+                state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._set({"state_dir": str(state_dir.absolute())})
+        replace_file(self.public / STORE_MARKER, MARKER, staging=self.staging)
+
+    def _check_writable(self) -> None:
+        if not self.staging.is_dir():
+            raise Refused("has no private part, so that nothing can be published to it", place=str(self.path))
+        if not os.access(self.staging, os.W_OK):
+            raise Unavailable("cannot be written", place=str(self.staging), hint="check permissions and mount options")
+        if self.public.stat().st_dev != self.staging.stat().st_dev:
+            raise Refused("public and private lie on different file systems", place=str(self.path))
+
+    def drop_stale_staging(self, now: float) -> None:
+        """Remove what killed publishers left more than a day before `now`; a live one's file is written to all the time."""
+        for entry in os.scandir(self.staging):
+            with suppress(OSError):
+                if now - entry.stat().st_mtime > _STALE_STAGING_S:
+                    os.unlink(entry.path)
+
+
+def check_local(directory: Path, mounts: str) -> None:
+    """Raise Refused if `directory` lies on a network file system; `mounts` is the text of /proc/self/mounts.
+
+    SQLite's write-ahead log needs shared memory between the processes that use it, which such file systems do not have.
+    """
+    kind = _file_system(directory, mounts)
+    if kind in _NETWORK_FILE_SYSTEMS:
+        raise Refused(
+            f"lies on a network file system ({kind}), where SQLite's databases can be damaged",
+            place=str(directory),
+            hint="keep the state on local disk: --state-dir DIR",
+        )
+
+
+def _file_system(directory: Path, mounts: str) -> str:
+    real = os.path.realpath(directory)
+    best, kind = "", ""
+    for line in mounts.splitlines():
+        fields = line.split(" ")
+        if len(fields) < 3:
+            continue
+        point = _OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[1])
+        inside = real == point or real.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, fields[2]
+    return kind
+
+
+def _mounts() -> str:
+    try:
+        return Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return ""
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    deadline = time.monotonic() + _LOCK_WAIT_S
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    "another publisher holds the catalog", place=str(path), hint="try again later"
+                ) from None
+            time.sleep(0.05)

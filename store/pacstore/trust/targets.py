@@ -1,0 +1,37 @@
+"""What the catalog says of a release: values shared by the repository and the client side of trust."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pacstore.digest import Digest
+    from pacstore.release import Release
+
+
+@dataclass(frozen=True, slots=True)
+class SignedDocument:
+    """A document as a catalog signs it: its BLAKE3 digest, length in bytes, and SHA-256 (32 bytes)."""
+
+    digest: Digest
+    length: int
+    sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogRelease:
+    """One release in a catalog (FORMAT.md section 8).
+
+    `total_bytes` is the sum of its file sizes, `published` in whole seconds since 1970, UTC.
+    """
+
+    release: Release
+    tree_digest: Digest
+    manifest: SignedDocument
+    attributes: SignedDocument
+    placement: SignedDocument
+    placement_number: int
+    total_bytes: int
+    files: int
+    published: int

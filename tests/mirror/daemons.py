@@ -1,0 +1,115 @@
+"""Starts real daemons in threads, and speaks to them byte by byte."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from urllib.parse import urlsplit
+
+from pacmirror.config import Config
+from pacmirror.limits import ServerLimits
+from pacmirror.serve import run
+
+PACK_ID = "ab" + "1" * 62
+MANIFEST_ID = "cd" + "2" * 62
+RELEASE = "Demo-1.0-x86_64"
+PACK = bytes(range(256)) * 4096 * 3
+
+
+def make_store(where: Path) -> Path:
+    """A store directory with a file of each kind; the daemon looks into none but store.json."""
+    files = {
+        "store.json": b'{"format":1,"kind":"pacball store"}\n',
+        f"packs/ab/{PACK_ID}": PACK,
+        f"manifests/cd/{MANIFEST_ID}": b"manifest",
+        f"attributes/cd/{MANIFEST_ID}": b"",
+        f"placements/{RELEASE}.1": b"placement",
+        f"holdings/{RELEASE}": b'{"format":1}\n',
+        "catalog/timestamp.json": b"{}",
+        "catalog/1.root.json": b"{}",
+        f"packs/ab/{PACK_ID}.gz": b"never served",
+        "holdings/.hidden": b"never served",
+        "packs/stray": b"never served",
+    }
+    for path, data in files.items():
+        file = where / "public" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    (where / "private").mkdir()
+    (where / "private" / "secret").write_bytes(b"secret")
+    return where
+
+
+@dataclass(frozen=True)
+class Daemon:
+    url: str
+    store: Path
+
+    @property
+    def address(self) -> tuple[str, int]:
+        parts = urlsplit(self.url)
+        return parts.hostname or "", parts.port or 0
+
+    def exchange(self, request: bytes, *, timeout: float = 5.0, end: bool = False) -> bytes:
+        """Everything that the daemon answers to `request` until it closes the connection or is silent for `timeout`."""
+        with socket.create_connection(self.address, timeout=timeout) as sock:
+            sock.sendall(request)
+            if end:
+                sock.shutdown(socket.SHUT_WR)
+            return receive_all(sock)
+
+    def request(self, path: str, *headers: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+        """Status, headers with lower-case names, body."""
+        lines = [f"{method} {path} HTTP/1.1", "Host: x", "Connection: close", *headers, "", ""]
+        return parse_answer(self.exchange("\r\n".join(lines).encode("latin-1")))
+
+
+def receive_all(sock: socket.socket) -> bytes:
+    received = bytearray()
+    with contextlib.suppress(TimeoutError, ConnectionResetError):
+        while piece := sock.recv(1 << 20):
+            received += piece
+    return bytes(received)
+
+
+def parse_answer(data: bytes) -> tuple[int, dict[str, str], bytes]:
+    head, _, body = data.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    fields = [line.split(": ", 1) for line in lines]
+    assert len({name.lower() for name, _ in fields}) == len(fields), "a header came twice"
+    return int(first.split()[1]), {name.lower(): value for name, value in fields}, body
+
+
+@contextlib.contextmanager
+def running(store: Path, limits: ServerLimits | None = None):
+    """A daemon over `store` on a free port, stopped at the end."""
+    started: Future = Future()
+    thread = Thread(target=lambda: asyncio.run(_serve(store, limits or ServerLimits(), started)))
+    thread.start()
+    try:
+        url, loop, stop = started.result(10)
+        try:
+            yield Daemon(url, store)
+        finally:
+            loop.call_soon_threadsafe(stop.set)
+    finally:
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+async def _serve(store: Path, limits: ServerLimits, started: Future) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    try:
+        await run(
+            Config(store, port=0, limits=limits), ready=lambda url: started.set_result((url, loop, stop)), stop=stop
+        )
+    except BaseException as error:
+        if started.done():
+            raise
+        started.set_exception(error)

@@ -1,0 +1,34 @@
+#!/bin/sh
+# Installs the programs that the tests in this directory use, where they are missing. Debian; needs root.
+set -eu
+missing=
+want() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1 || missing="$missing $2"; }
+want nginx nginx-light
+want curl curl
+want aria2c aria2
+want wget wget
+want strace strace
+want mount mount
+want losetup mount
+want mkfs.ext4 e2fsprogs
+want mkfs.xfs xfsprogs
+want xfs_io xfsprogs
+want sshfs sshfs
+want socat socat
+[ -x /usr/lib/openssh/sftp-server ] || missing="$missing openssh-sftp-server"
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" -ne 0 ]; then
+    echo "install.sh: missing:$missing; install them with your package manager, or run this as root" >&2
+    exit 1
+fi
+export DEBIAN_FRONTEND=noninteractive
+echo "install.sh: installing$missing" >&2
+# The servers are only ever started by the tests, on loopback: keep the packages from starting their own.
+if [ ! -e /usr/sbin/policy-rc.d ]; then
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
+    chmod 0755 /usr/sbin/policy-rc.d
+fi
+apt-get -qq update
+# shellcheck disable=SC2086
+apt-get -qq install -y --no-install-recommends $missing >/dev/null
