@@ -10,8 +10,9 @@ import dataclasses
 import errno
 import os
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -19,7 +20,7 @@ from urllib.parse import quote
 import sqlalchemy as sa
 
 from pacstore.digest import DIGEST_BYTES, Digest
-from pacstore.durable import unavailable
+from pacstore.durable import sync_directory, unavailable, wrapped
 from pacstore.errors import Corrupt, NewerFormat, Unavailable
 from pacstore.frames import FramePlace
 from pacstore.limits import KIB
@@ -97,13 +98,13 @@ class ChunkIndex:
 
     def __init__(self, path: Path, *, read_only: bool = False, make: bool = True) -> None:
         self.path = path
-        make = make and not read_only
-        if not make and not path.exists():
-            raise self.corrupt("it is missing")
-        self._engine = sa.create_engine(_url(path, read_only), connect_args={"timeout": 60, "uri": True})
-        sa.event.listen(self._engine, "connect", _pragmas(read_only))
+        if not path.exists():
+            if read_only or not make:
+                raise self.corrupt("it is missing")
+            _make(path)
+        self._engine = _engine(path, read_only=read_only)
         try:
-            self._check_version(self._version(make=make))
+            self._check_version(self._version())
         except BaseException:
             self.close()
             raise
@@ -117,19 +118,9 @@ class ChunkIndex:
         if version < 1:
             raise self.corrupt("it is empty")
 
-    def _version(self, *, make: bool) -> int:
-        """The version of its tables, which are made first where there are none and `make` allows it."""
+    def _version(self) -> int:
         with self._connected() as connection:
-            version = _user_version(connection)
-            if version == 0 and make:
-                # With the lock for writing: of two that make it at once, one does, and the other finds it.
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-                version = _user_version(connection)
-                if version == 0:
-                    _metadata.create_all(connection)
-                    connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
-                    version = SCHEMA_VERSION
-        return version
+            return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
 
     def close(self) -> None:
         """Close the database. May be repeated."""
@@ -250,25 +241,10 @@ class ChunkIndex:
 
     def corrupt(self, fault: str) -> Corrupt:
         """The error that the index is damaged."""
-        return Corrupt(f"the index is damaged: {fault}", place=str(self.path), hint="run: pacball store reindex")
+        return _corrupt(self.path, fault)
 
-    @contextmanager
-    def _connected(self) -> Iterator[sa.Connection]:
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except UnicodeDecodeError as error:
-            # From Python's sqlite3, which shows messages that quote damaged names.
-            raise self.corrupt("its schema is no text") from error
-        except sa.exc.DatabaseError as error:
-            text = str(error.orig)
-            if any(word in text for word in _DAMAGE):
-                raise self.corrupt(text) from error
-            if _is_full(self.path, error.orig):
-                raise unavailable(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), self.path) from error
-            busy = _sqlite_code(error.orig) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-            hint = "see which other process holds it" if busy else "check the disk that it is on"
-            raise Unavailable(f"the index cannot be used: {text}", place=str(self.path), hint=hint) from error
+    def _connected(self) -> AbstractContextManager[sa.Connection]:
+        return _connected(self._engine, self.path)
 
 
 def _sqlite_code(error: BaseException | None) -> int:
@@ -289,10 +265,6 @@ def _is_full(path: Path, error: BaseException | None) -> bool:
     return free_bytes < _SHARED_MEMORY_BYTES or (found.f_files > 0 and found.f_favail == 0)
 
 
-def _user_version(connection: sa.Connection) -> int:
-    return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
-
-
 def _is_frame(row: Sequence[object]) -> bool:
     number, pack, *numbers, digest = row
     if not isinstance(pack, bytes) or not isinstance(digest, bytes):
@@ -307,6 +279,54 @@ def _url(path: Path, read_only: bool) -> str:
     # A database in WAL mode can be read in a place that cannot be written only if it is declared immutable.
     writable = os.access(path.parent, os.W_OK)
     return f"sqlite+pysqlite:///file:{quoted}?mode=ro&uri=true{'' if writable else '&immutable=1'}"
+
+
+def _engine(path: Path, *, read_only: bool) -> sa.Engine:
+    engine = sa.create_engine(_url(path, read_only), connect_args={"timeout": 60, "uri": True})
+    sa.event.listen(engine, "connect", _pragmas(read_only))
+    return engine
+
+
+def _make(path: Path) -> None:
+    """Make an empty index at `path`, which appears there whole; of several that make it at once, the first one's stays.
+
+    SQLite waits for nobody when it changes a database to a write-ahead log: so that happens where nobody else is.
+    """
+    with wrapped(path), tempfile.TemporaryDirectory(prefix="index-", dir=path.parent) as directory:
+        fresh = Path(directory) / path.name
+        engine = _engine(fresh, read_only=False)
+        try:
+            with _connected(engine, fresh) as connection:
+                _metadata.create_all(connection)
+                connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        finally:
+            engine.dispose()  # which ends the log and removes it
+        with suppress(FileExistsError):
+            os.link(fresh, path)
+        sync_directory(path.parent)
+
+
+@contextmanager
+def _connected(engine: sa.Engine, path: Path) -> Iterator[sa.Connection]:
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except UnicodeDecodeError as error:
+        # From Python's sqlite3, which shows messages that quote damaged names.
+        raise _corrupt(path, "its schema is no text") from error
+    except sa.exc.DatabaseError as error:
+        text = str(error.orig)
+        if any(word in text for word in _DAMAGE):
+            raise _corrupt(path, text) from error
+        if _is_full(path, error.orig):
+            raise unavailable(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), path) from error
+        busy = _sqlite_code(error.orig) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+        hint = "see which other process holds it" if busy else "check the disk that it is on"
+        raise Unavailable(f"the index cannot be used: {text}", place=str(path), hint=hint) from error
+
+
+def _corrupt(path: Path, fault: str) -> Corrupt:
+    return Corrupt(f"the index is damaged: {fault}", place=str(path), hint="run: pacball store reindex")
 
 
 def _pragmas(read_only: bool) -> Callable[[sqlite3.Connection, object], None]:

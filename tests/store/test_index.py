@@ -4,6 +4,7 @@ import os
 import random
 import sqlite3
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
@@ -159,14 +160,38 @@ def test_a_newer_index_is_named(path):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_an_index_interrupted_while_it_was_made_is_finished(path):
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute(
-            "CREATE TABLE packs (number INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, length INTEGER NOT NULL)"
-        )
+def test_an_index_appears_whole_or_not_at_all(path, monkeypatch):
+    """Killed before its name is given, nothing is there; the next one makes it."""
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "link", die)
+        with pytest.raises(KeyboardInterrupt):
+            ChunkIndex(path)
+    assert not path.exists()
     with closing(ChunkIndex(path)) as index:
         index.add(make_table("one"))
         assert index.counts() == (1, 3, 15)
+
+
+def test_of_many_that_make_an_index_at_once_each_gets_the_same_one(tmp_path):
+    """SQLite itself fails at once where two processes change one database to a write-ahead log."""
+    for attempt in range(20):
+        path = tmp_path / f"{attempt}.sqlite"
+        barrier = threading.Barrier(8)
+
+        def work(number, path=path, barrier=barrier):
+            barrier.wait()
+            with closing(ChunkIndex(path)) as index:
+                index.add(make_table(str(number), frames=1))
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(work, range(8)))
+        with closing(ChunkIndex(path)) as index:
+            assert index.counts()[0] == 8
+    assert {entry.suffix for entry in tmp_path.iterdir()} == {".sqlite"}
 
 
 def test_an_index_that_cannot_be_opened(shared_path):
