@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -96,6 +97,11 @@ def fail(output: Output, error: PacballError) -> None:
         }
     )
     raise SystemExit(exits.exit_code(error)) from None
+
+
+def date(seconds: float) -> str:
+    """A moment in seconds since 1970, in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def size(count: float) -> str:

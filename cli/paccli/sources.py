@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from paccli.options import TrustOptions
 from paccli.output import Output
 from paccli.places import load_settings, state_dir
 from pacstore.directory_source import DirectorySource
@@ -20,14 +21,6 @@ from pacstore.storage import STORE_MARKER
 from pacstore.trust.client import VerifiedCatalog, open_catalog
 from pacstore.trust.pins import Pins, check_root, fetch_root, fingerprint
 from pacstore.trust.targets import CatalogRelease
-
-
-@dataclass(frozen=True)
-class TrustOptions:
-    """How the user says which root to trust."""
-
-    root_keys: Path | None
-    on_first_use: bool
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,109 @@
+"""Commands at a site: install and verify."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from paccli.options import FirstUse, From, Json, Quiet, ReleaseName, RootKeys, TrustOptions
+from paccli.output import Output, fields, reporting, size
+
+if TYPE_CHECKING:
+    from pacstore.install.installation import Installed
+    from pacstore.install.planning import Plan
+
+
+def install(
+    release: ReleaseName,
+    root: Annotated[Path | None, typer.Option("--root", metavar="DIR", help="The install root.")] = None,
+    source: From = None,
+    root_keys: RootKeys = None,
+    trust_on_first_use: FirstUse = False,
+    plan_only: Annotated[bool, typer.Option("--plan", help="Only say what would be done.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Install a release under a root and switch to it; what was interrupted continues."""
+    with reporting(as_json=as_json) as output:
+        from paccli.places import load_settings  # noqa: PLC0415
+        from paccli.progress import showing  # noqa: PLC0415
+        from paccli.sources import opening  # noqa: PLC0415
+        from pacstore import install as installer  # noqa: PLC0415
+        from pacstore.errors import Refused  # noqa: PLC0415
+        from pacstore.release import Release  # noqa: PLC0415
+
+        name = Release.parse(release)
+        where = root or Path(load_settings().root or "")
+        if where == Path():
+            raise Refused(
+                "no install root is given", place="--root", hint="name a directory, or set root in config.toml"
+            )
+        with (
+            opening(source, TrustOptions(root_keys, trust_on_first_use), output) as opened,
+            showing(quiet=quiet or as_json) as progress,
+        ):
+            entry = opened.catalog.release(name)
+            refresh = lambda: opened.refresh(name)  # noqa: E731
+            if plan_only:
+                planned = installer.plan(entry, source=opened.source, root=where, progress=progress, refresh=refresh)
+                return _print_plan(output, planned)
+            done = installer.install(
+                entry, source=opened.source, root=where, progress=progress, now=time.time, refresh=refresh
+            )
+        _print_installed(output, done)
+    return None
+
+
+def _print_plan(output: Output, planned: Plan) -> None:
+    if planned.already_installed:
+        output.text(f"{planned.release} is installed already")
+    output.text(f"download {size(planned.bytes_to_download)} in {planned.requests} requests, without documents")
+    output.text(f"reuse {size(planned.bytes_reused)} of {size(planned.bytes_total)}")
+    for reuse in planned.reuse:
+        output.text(f"  {size(reuse.bytes)} from {reuse.name}")
+    output.text(f"needs {size(planned.disk_bytes)} of disk and {planned.inodes} inodes")
+    if planned.switched_from:
+        output.text(f"current switches from {planned.switched_from}")
+    output.result(fields(planned))
+
+
+def _print_installed(output: Output, done: Installed) -> None:
+    if done.already_installed:
+        output.text(f"{done.release} was installed before: {done.path}")
+    else:
+        output.text(f"installed {done.release}: {size(done.bytes_total)} in {done.path}")
+        output.text(
+            f"  {size(done.bytes_downloaded)} downloaded in {done.requests} requests, "
+            f"{size(done.bytes_reused)} reused, {done.seconds:.1f} s"
+        )
+    if done.switched:
+        output.text(f"  current/{done.release.project}/{done.release.platform} leads to it now")
+    output.result({**fields(done), "seconds": round(done.seconds, 3)})
+
+
+def verify(
+    release: ReleaseName,
+    root: Annotated[Path, typer.Option("--root", metavar="DIR", help="The install root.")],
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare an installed release with what was signed, file by file; needs no network. Exit code 1 if it differs."""
+    with reporting(as_json=as_json) as output:
+        from paccli.exits import DAMAGED  # noqa: PLC0415
+        from paccli.progress import showing  # noqa: PLC0415
+        from pacstore.errors import printable  # noqa: PLC0415
+        from pacstore.install.verify import verify as check_installed  # noqa: PLC0415
+        from pacstore.release import Release  # noqa: PLC0415
+
+        name = Release.parse(release)
+        with showing(quiet=quiet or as_json) as progress:
+            damage = check_installed(root, name, progress)
+        for one in damage:
+            output.text(f"{one.fault}: {printable(one.path)} {printable(one.detail)}".rstrip())
+        output.text(f"{name} is as it was signed" if not damage else f"{name}: {len(damage)} differences")
+        output.result({"release": str(name), "intact": not damage, "damage": [fields(one) for one in damage]})
+        if damage:
+            raise SystemExit(DAMAGED)
