@@ -20,10 +20,20 @@ class SignedDocument:
 
 
 @dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """Why and when (whole seconds since 1970, UTC) a release was withdrawn, and what to use instead, if anything."""
+
+    at: int
+    reason: str
+    replaced_by: Release | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CatalogRelease:
     """One release in a catalog (FORMAT.md section 8).
 
-    `total_bytes` is the sum of its file sizes, `published` in whole seconds since 1970, UTC.
+    `total_bytes` is the sum of its file sizes, `published` in whole seconds since 1970, UTC. `withdrawal` is None unless it was
+    withdrawn; `provenance` is None unless one was attached.
     """
 
     release: Release
@@ -35,3 +45,5 @@ class CatalogRelease:
     total_bytes: int
     files: int
     published: int
+    withdrawal: Withdrawal | None = None
+    provenance: SignedDocument | None = None
