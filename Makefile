@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PYTEST := $(BIN)/pytest --fail-on-skip
 FAULT_ROUNDS ?= 10
 
-.PHONY: demo test test-peers test-faults bench lint sizes clean
+.PHONY: demo test test-slow test-peers test-faults bench lint sizes clean
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "pacball needs Python 3.11 or newer: make PYTHON=python3.11")'
@@ -18,7 +18,10 @@ demo: $(READY)  ## publish, serve, install, update and verify real releases
 	$(BIN)/python deploy/demo.py --work .demo
 
 test: $(READY)  ## all tests that need neither root nor other programs
-	$(PYTEST) -n 2 -m "not peers and not root"
+	$(PYTEST) -n 2 -m "not peers and not root and not slow"
+
+test-slow: $(READY)  ## attacks on the catalog, backups beside publishers, every command of docs/trust.md; no root
+	$(PYTEST) -n 2 -m "slow and not peers and not root"
 
 test-peers: $(READY)  ## tests with real peers and file systems; needs root, installs what is missing
 	tests/peers/install.sh

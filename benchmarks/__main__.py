@@ -12,7 +12,20 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from benchmarks import corpus, ingest, install, measure, memory, ours, peers, scratch, serving, update, versions
+from benchmarks import (
+    catalog,
+    corpus,
+    ingest,
+    install,
+    measure,
+    memory,
+    ours,
+    peers,
+    scratch,
+    serving,
+    update,
+    versions,
+)
 from benchmarks.bench import Bench
 from benchmarks.report import Outcome, show, verdicts, write_json
 
@@ -23,6 +36,7 @@ GROUPS: dict[str, Callable[[Bench], Outcome]] = {
     "versions": versions.measure,
     "memory": memory.measure,
     "serving": serving.measure,
+    "catalog": catalog.measure,
 }
 BUSY_LOAD = 0.5
 

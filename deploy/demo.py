@@ -57,8 +57,15 @@ def demonstrate(work: Path, trees: dict[str, Path]) -> None:
         print(f"   {mb(done['bytes_total'])} in {done['files']} files; {mb(done['bytes_new'])} new, "
               f"stored as {mb(done['bytes_stored'])}, in {done['seconds']:.1f} s")  # fmt: skip
     root_keys = next((work / "config").rglob("root.json"))
-    with served(store) as url:
+    step("who signs what: keys were made at the first publish")
+    for role in pacball("trust", "status", "--store", store)["roles"]:
+        until = time.strftime("%Y-%m-%d", time.gmtime(role["expires"]))
+        print(f"   {role['role']}: version {role['version']}, expires {until}, key {role['keyids'][0][:16]}")
+    with served(store, root_keys.parent) as url:
         source = ("--from", url, "--root-keys", root_keys)
+        step("verify the catalog as a site does, from the pinned root")
+        done = pacball("trust", "verify", *source)
+        print(f"   version {done['version']}, {done['releases']} releases, valid until {done['expires']}")
         for name in (old, new):
             step(f"install {name} at a site, from {url}")
             done = pacball("install", name, *source, "--root", site)
@@ -94,10 +101,11 @@ def pacball(*words: object) -> dict[str, object]:
 
 
 @contextmanager
-def served(store: Path) -> Iterator[str]:
+def served(store: Path, keys: Path) -> Iterator[str]:
     """The store served by the daemon on a free port; the base URL."""
-    step("serve the store")
-    command = [str(PACBALL), "serve", "--store", str(store), "--listen", "127.0.0.1:0", "--json"]
+    step("serve the store; the daemon keeps its timestamp fresh")
+    command = [str(PACBALL), "serve", "--store", str(store), "--listen", "127.0.0.1:0", "--json",
+               "--online-keys", str(keys)]  # fmt: skip
     daemon = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         line = daemon.stdout.readline() if daemon.stdout else ""

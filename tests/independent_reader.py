@@ -13,6 +13,7 @@ import os
 import re
 import struct
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import zstandard
@@ -398,7 +399,15 @@ class Store:
         need(digest(raw).hex() == holdings["placement_digest"], "another placement")
         number, self.packs, self.frames, self.places = parse_placement(raw, self.manifest, release)
         need(number == holdings["placement_number"], "another placement number")
+        self.check_link(release, "manifest", self.read("manifests", holdings["manifest_digest"]))
+        self.check_link(release, "attributes", attributes)
+        self.check_link(release, "placement", raw)
         self.recent = {}
+
+    def check_link(self, release, name, raw):
+        """The same bytes under the name that other clients of TUF know, where that is there."""
+        path = self.root / "releases" / release.partition("-")[0] / release / f"{sha256(raw).hexdigest()}.{name}"
+        need(not path.exists() or path.read_bytes() == raw, "a link to something else")
 
     def at(self, kind, name):
         return self.root / kind / name[:2] / name

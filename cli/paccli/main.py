@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from paccli.commands import releases, sites, stores, trust
+from paccli.commands import backups, housekeeping, lines, releases, signing, sites, stores, trust
 
 _MMAP_THRESHOLD = -3
 """M_MMAP_THRESHOLD of malloc.h."""
@@ -72,6 +72,13 @@ def _group(name: str, text: str) -> typer.Typer:
 
 
 _register(app, releases.publish, releases.list_releases, releases.show, releases.diff)
+_register(app, lines.withdraw, lines.attach)
 _register(app, sites.install, sites.verify, stores.serve)
-_register(_group("store", "Look after a store."), stores.check, stores.reindex, stores.stats)
-_register(_group("catalog", "Look after a store's catalog."), trust.refresh, trust.renew)
+_STORE = _group("store", "Look after a store.")
+_register(_STORE, stores.check, stores.reindex, stores.stats, backups.backup, backups.restore)
+_register(_STORE, housekeeping.drop, housekeeping.link)
+_TRUST = _group("trust", "Keys and signatures: who may publish, and what waits for whom. See docs/trust.md.")
+_register(_TRUST, trust.keygen, trust.init, signing.status, signing.verify, trust.refresh)
+_TRUST.command("add-line")(trust.add_line)
+_register(_TRUST, signing.sign, signing.export, signing.submit, trust.drop)
+_register(_TRUST, trust.rotate, trust.revoke, trust.republish, lines.retain)

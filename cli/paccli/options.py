@@ -8,17 +8,43 @@ from typing import Annotated
 
 import typer
 
+from pacstore.errors import Refused, printable
+
 ReleaseName = Annotated[str, typer.Argument(metavar="RELEASE", help="PROJECT-VERSION-PLATFORM")]
 From = Annotated[str | None, typer.Option("--from", metavar="SOURCE", help="A store directory or an http(s) URL.")]
-RootKeys = Annotated[Path | None, typer.Option("--root-keys", metavar="FILE", help="The root.json to trust.")]
+RootKeys = Annotated[
+    Path | None,
+    typer.Option("--root-keys", metavar="FILE", help="The root.json to trust, in place of what is pinned."),
+]
 FirstUse = Annotated[
-    bool, typer.Option("--trust-on-first-use", help="Trust this URL's root now, and only it from then on.")
+    bool, typer.Option("--trust-on-first-use", help="Trust this source's root now, and only it from then on.")
+]
+AsOf = Annotated[
+    str | None,
+    typer.Option(
+        "--as-of",
+        metavar="TIME",
+        help="Judge what has expired as of TIME, not now: YYYY-MM-DD (0:00 UTC) or YYYY-MM-DDTHH:MM:SSZ.",
+    ),
+]
+Insecure = Annotated[
+    bool,
+    typer.Option(
+        "--insecure",
+        help="Believe whatever root and catalog the source shows, however old. Bytes are still compared with that catalog.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 StoreDir = Annotated[Path, typer.Option("--store", metavar="DIR", help="The store.")]
 Keys = Annotated[
     Path | None, typer.Option("--keys", metavar="DIR", help="The catalog's keys. Default: where they were made.")
+]
+PassphraseFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--passphrase-file", metavar="FILE", help="The keys' passphrase, in its first line. Default: asked for."
+    ),
 ]
 Days = Annotated[
     float | None, typer.Option("--timestamp-days", min=0.01, help="How long the timestamp is valid. Default: 30.")
@@ -27,7 +53,30 @@ Days = Annotated[
 
 @dataclass(frozen=True)
 class TrustOptions:
-    """How the user says which root to trust."""
+    """How the user says which root to trust, and when its catalog is to be judged (`as_of`: as typed, or None for now)."""
 
     root_keys: Path | None
     on_first_use: bool
+    as_of: str | None = None
+    insecure: bool = False
+
+    def check(self) -> None:
+        """Raise Refused for options that contradict each other."""
+        if self.insecure:
+            others = {"--root-keys": self.root_keys, "--trust-on-first-use": self.on_first_use, "--as-of": self.as_of}
+            for name, given in others.items():
+                if given:
+                    hint = "leave out one of the two; without --insecure everything is verified"
+                    raise Refused(f"contradicts {name}, which says what to believe", place="--insecure", hint=hint)
+
+    def as_of_seconds(self) -> float | None:
+        """`as_of` in seconds since 1970, UTC; a day alone means its beginning. Raises Refused if it is no time."""
+        if self.as_of is None:
+            return None
+        from pacstore.trust.clock import parse_date  # noqa: PLC0415 - most commands need nothing of it
+
+        try:
+            return parse_date(self.as_of if "T" in self.as_of else f"{self.as_of}T00:00:00Z")
+        except ValueError as error:
+            hint = "write YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ, in UTC"
+            raise Refused(f"{printable(self.as_of)} is not a time", place="--as-of", hint=hint) from error

@@ -90,9 +90,9 @@ def fail(output: Output, error: PacballError) -> None:
     output.result(
         {
             "error": exits.kind_name(error),
-            "message": error.message,
+            "message": printable(error.message),
             "place": printable(error.place),
-            "hint": error.hint,
+            "hint": printable(error.hint),
             "exit_code": exits.exit_code(error),
         }
     )

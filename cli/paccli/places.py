@@ -1,4 +1,11 @@
-"""Where this user's configuration, keys and state are, and what the configuration says."""
+"""Where configuration, keys and state are, and what the configuration says.
+
+The system's configuration is in /etc/pacball, or in the directory that the environment variable PACBALL_SYSTEM_CONFIG_DIR
+names; the user's in $XDG_CONFIG_HOME/pacball, which is ~/.config/pacball. Either may have:
+
+    config.toml     defaults for options (Settings); the user's override the system's
+    roots/*.json    pinned roots, one file each, of any number of catalogs
+"""
 
 from __future__ import annotations
 
@@ -7,9 +14,13 @@ import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from pacstore.errors import Refused
+from pacstore.durable import wrapped
+from pacstore.errors import NotFound, Refused
 
-SYSTEM_CONFIG = Path("/etc/pacball/config.toml")
+
+def system_config_dir() -> Path:
+    """The system's configuration: $PACBALL_SYSTEM_CONFIG_DIR, or /etc/pacball."""
+    return Path(os.environ.get("PACBALL_SYSTEM_CONFIG_DIR") or "/etc/pacball")
 
 
 def config_dir() -> Path:
@@ -18,8 +29,13 @@ def config_dir() -> Path:
 
 
 def state_dir() -> Path:
-    """The user's state, such as pinned roots: $XDG_STATE_HOME/pacball."""
+    """The user's state, such as roots trusted on first use: $XDG_STATE_HOME/pacball."""
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "pacball"
+
+
+def roots_dirs() -> list[Path]:
+    """The directories of pinned roots that exist: the system's, and the user's."""
+    return [path for parent in (system_config_dir(), config_dir()) if (path := parent / "roots").is_dir()]
 
 
 @dataclass(frozen=True)
@@ -32,17 +48,18 @@ class Settings:
 
 
 def load_settings() -> Settings:
-    """The settings of /etc/pacball/config.toml, overridden by those of the user. Raises Refused for what is wrong in them."""
+    """The settings of the system, overridden by those of the user. Raises Refused for what is wrong in them, Unavailable."""
     merged: dict[str, str] = {}
-    for path in (SYSTEM_CONFIG, config_dir() / "config.toml"):
-        merged |= _load(path)
+    for directory in (system_config_dir(), config_dir()):
+        merged |= _load(directory / "config.toml")
     return Settings(**merged)
 
 
 def _load(path: Path) -> dict[str, str]:
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        with wrapped(path):
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except NotFound:
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Refused(f"is not TOML: {error}", place=str(path), hint="correct or remove it") from error

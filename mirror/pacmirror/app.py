@@ -9,7 +9,8 @@ from aiohttp import web
 
 from pacmirror.answers import answer_errors, set_common_headers
 from pacmirror.files import PublicFiles
-from pacmirror.routes import CONFIG, FILES, add_routes
+from pacmirror.routes import CONFIG, FILES, WATCH, add_routes
+from pacmirror.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -18,12 +19,18 @@ if TYPE_CHECKING:
 
 
 def make_app(config: Config) -> web.Application:
-    """The daemon's application. Starting it raises a PacballError if there is no readable store."""
+    """The daemon's application. Starting it raises a PacballError if there is no readable store, or its keys do not fit.
+
+    Raises Refused for half a configuration.
+    """
     app = web.Application(middlewares=[answer_errors])
     app[CONFIG] = config
     app[FILES] = PublicFiles(config)
     app.on_response_prepare.append(set_common_headers)
+    app[WATCH] = Watch(config, app[FILES])
     app.cleanup_ctx.append(_require_store)
+    app.cleanup_ctx.append(_watch_catalog)
+    app.on_shutdown.append(_stop_watching)
     add_routes(app)
     return app
 
@@ -32,3 +39,14 @@ async def _require_store(app: web.Application) -> AsyncIterator[None]:
     """Half a configuration is refused: without a store the daemon does not start."""
     await asyncio.to_thread(app[FILES].check)
     yield
+
+
+async def _watch_catalog(app: web.Application) -> AsyncIterator[None]:
+    await app[WATCH].start()
+    yield
+    await app[WATCH].end()
+
+
+async def _stop_watching(app: web.Application) -> None:
+    """The drain time begins here, for requests in progress and for a refresh alike."""
+    app[WATCH].stop()

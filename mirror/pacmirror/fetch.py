@@ -32,6 +32,8 @@ _PASSING = frozenset({408, 425, 429})
 _GONE = frozenset({404, 410})
 _FORBIDDEN = frozenset({401, 403, 407})
 _WEB_PAGES = frozenset({"text/html", "application/xhtml+xml"})
+_ANOTHER = "use another source, and tell the operator of this one"
+_ASK = "ask its operator for access, or use another source"
 _random = random.SystemRandom()
 
 
@@ -115,7 +117,7 @@ class Fetcher:
     async def _whole_once(self, url: URL, limit: int, headers: dict[str, str]) -> bytes:
         async with self._ask(url, headers) as (response, deadline):
             if response.status != 200:
-                raise Corrupt(f"answered {response.status} to a plain request", place=str(url))
+                raise Corrupt(f"answered {response.status} to a plain request", place=str(url), hint=_ANOTHER)
             length = _announced_length(response, limit)
             self._extend(deadline, limit if length is None else length)
             data = bytearray()
@@ -169,7 +171,8 @@ class Fetcher:
             async for piece in response.content.iter_any():
                 received += len(piece)
                 if received > limit:
-                    raise TooLarge(f"sends more than the {limit} bytes allowed", place=str(response.url))
+                    message = f"sends more than the {limit} bytes allowed"
+                    raise TooLarge(message, place=str(response.url), hint=_ANOTHER)
                 take(piece)
         finally:
             self._meter.add(bytes_downloaded=received)
@@ -181,24 +184,26 @@ def _check_answer(response: aiohttp.ClientResponse, url: URL) -> None:
         _refuse_status(response, url)
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding.strip().lower() not in ("", "identity"):
-        raise Corrupt(f"was sent with the Content-Encoding {printable(encoding[:40])}", place=str(url))
+        message = f"was sent with the Content-Encoding {printable(encoding[:40])}"
+        raise Corrupt(message, place=str(url), hint=_ANOTHER)
     if response.content_type in _WEB_PAGES:
-        raise Corrupt("answered with a web page; is this the base URL of a pacball store?", place=str(url))
+        message = "answered with a web page; is this the base URL of a pacball store?"
+        raise Corrupt(message, place=str(url), hint="check the URL, or use another source")
 
 
 def _refuse_status(response: aiohttp.ClientResponse, url: URL) -> NoReturn:
     status, place = response.status, str(url)
     if status in _GONE:
-        raise NotFound(f"is not there (status {status})", place=place)
+        raise NotFound(f"is not there (status {status})", place=place, hint="use another source")
     if status < 400:
         target = printable(response.headers.get("Location", "")[:200])
-        raise Refused(f"redirects to {target!r}, which is not followed", place=place, hint="give the final URL")
+        raise Refused(f"redirects to '{target}', which is not followed", place=place, hint="give the final URL")
     if status == 416:
-        raise Corrupt("is shorter than the range asked for", place=place)
+        raise Corrupt("is shorter than the range asked for", place=place, hint=_ANOTHER)
     if status in _FORBIDDEN:
-        raise Refused(f"denies access (status {status})", place=place)
+        raise Refused(f"denies access (status {status})", place=place, hint=_ASK)
     if status < 500 and status not in _PASSING:
-        raise Refused(f"refused the request with status {status}", place=place)
+        raise Refused(f"refused the request with status {status}", place=place, hint=_ASK)
     wait = response.headers.get("Retry-After", "")
     if re.fullmatch(r"[0-9]{1,9}", wait):
         raise _TryLater(f"answered with status {status}", place=place, seconds=int(wait))
@@ -209,9 +214,10 @@ def _announced_length(response: aiohttp.ClientResponse, limit: int) -> int | Non
     """The length of the whole body, or None if it comes in chunks, which have an end of their own."""
     length, place = response.content_length, str(response.url)
     if length is not None and length > limit:
-        raise TooLarge(f"has {length} bytes; at most {limit} are allowed", place=place)
+        raise TooLarge(f"has {length} bytes; at most {limit} are allowed", place=place, hint=_ANOTHER)
     if length is None and "Transfer-Encoding" not in response.headers:
-        raise Corrupt("does not say how long it is, so its end could not be told from a lost connection", place=place)
+        message = "does not say how long it is, so its end could not be told from a lost connection"
+        raise Corrupt(message, place=place, hint=_ANOTHER)
     return length
 
 
@@ -227,9 +233,10 @@ def _check_part(response: aiohttp.ClientResponse, offset: int, length: int) -> N
         return
     match = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
     if response.status != 206 or not match or (int(match[1]), int(match[2])) != (offset, offset + length - 1):
-        raise Corrupt(f"answered with another range than the {length} bytes at {offset} asked for", place=place)
+        message = f"answered with another range than the {length} bytes at {offset} asked for"
+        raise Corrupt(message, place=place, hint=_ANOTHER)
     if announced is not None and announced != length:
-        raise Corrupt(f"announces {announced} bytes for a range of {length}", place=place)
+        raise Corrupt(f"announces {announced} bytes for a range of {length}", place=place, hint=_ANOTHER)
 
 
 def _reason(error: Exception) -> str:

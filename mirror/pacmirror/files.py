@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from blake3 import blake3
 
-from pacstore.errors import NotFound, Refused, Unavailable, printable
+from pacstore.errors import NotFound, Refused, TooLarge, Unavailable, printable
 from pacstore.limits import LIMITS, MIB
 from pacstore.marker import check_marker
 from pacstore.release import Release
-from pacstore.storage import STORE_MARKER
+from pacstore.storage import STORE_MARKER, is_target_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,11 +35,12 @@ BINARY = "application/octet-stream"
 JSON = "application/json"
 STORE_FORMAT = 1
 
-_OBJECT = re.compile(r"(?:packs|manifests|attributes)/([0-9a-f]{2})/(\1[0-9a-f]{62})\Z")
+_OBJECT = re.compile(r"(?:packs|manifests|attributes|provenance)/([0-9a-f]{2})/(\1[0-9a-f]{62})\Z")
 _PLACEMENT = re.compile(r"placements/([A-Za-z0-9._-]+)\.[1-9][0-9]{0,9}\Z")
 _HOLDINGS = re.compile(r"holdings/([A-Za-z0-9._-]+)\Z")
 _CATALOG = re.compile(r"catalog/([A-Za-z0-9](?:\.?[A-Za-z0-9_-]){0,194})\.json\Z")
 _VERSIONED = re.compile(r"[1-9][0-9]*\.")
+_PIECE_BYTES = 4 * MIB
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # O_NONBLOCK: opening a FIFO that somebody left there must not wait for a writer.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -73,6 +74,8 @@ def parse_public(path: str) -> PublicFile:
         return PublicFile(path, match[2], IMMUTABLE, BINARY)
     if match := _CATALOG.match(path):
         return PublicFile(path, "", IMMUTABLE if _VERSIONED.match(match[1]) else CHANGING, JSON)
+    if is_target_path(path):
+        return PublicFile(path, "", IMMUTABLE, BINARY)
     if (match := _PLACEMENT.match(path)) and _is_release(match[1]):
         return PublicFile(path, "", IMMUTABLE, BINARY)
     if (match := _HOLDINGS.match(path)) and _is_release(match[1]):
@@ -99,23 +102,49 @@ class PublicFiles:
 
     def open(self, public: PublicFile) -> OpenFile:
         """The file, open for reading. Raises NotFound only if it is definitely absent, otherwise Unavailable."""
-        with _answered(public.path), self._docroot() as root:
-            try:
-                file = _open_beneath(root, public.path)
-            except FileNotFoundError:
-                _require_store(root)
-                raise
+        with _answered(public.path):
+            file = self._open(public)
             try:
                 return self._describe(file, public)
             except BaseException:
                 file.close()
                 raise
 
+    def look(self, path: str) -> tuple[int, ...]:
+        """Numbers that differ as soon as the file was replaced or written to. Raises as `open`."""
+        with _answered(path), self._docroot() as root:
+            try:
+                status = os.stat(path, dir_fd=root, follow_symlinks=False)
+            except FileNotFoundError:
+                _require_store(root)
+                raise
+        return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
+
+    def read(self, path: str, *, limit: int) -> bytes:
+        """The bytes of a public file. Raises TooLarge for more than `limit`, otherwise as `open`."""
+        public = parse_public(path)
+        with _answered(path), self._open(public) as file:
+            _require_regular(file, public)
+            data = bytearray()
+            while piece := file.read(min(limit + 1, _PIECE_BYTES)):
+                data += piece
+                if len(data) > limit:
+                    raise TooLarge(f"has more than {limit} bytes", place=path)
+        return bytes(data)
+
     def check(self) -> None:
         """Return if the store can be read and has a known format. Raises Unavailable, Corrupt or NewerFormat."""
         with self.open(parse_public(STORE_MARKER)).file as file, _answered(STORE_MARKER):
             file.seek(0)  # it was hashed for its entity tag
             check_marker(file.read(LIMITS.store_marker_bytes + 1), STORE_MARKER)
+
+    def _open(self, public: PublicFile) -> BinaryIO:
+        with self._docroot() as root:
+            try:
+                return _open_beneath(root, public.path)
+            except FileNotFoundError:
+                _require_store(root)
+                raise
 
     @contextlib.contextmanager
     def _docroot(self) -> Iterator[int]:
@@ -130,9 +159,7 @@ class PublicFiles:
             os.close(root)
 
     def _describe(self, file: BinaryIO, public: PublicFile) -> OpenFile:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise Unavailable("is not a regular file", place=public.path, hint="the server's store needs repair")
+        status = _require_regular(file, public)
         etag_id = public.etag_id or self._digest(file, status)
         return OpenFile(file, status.st_size, f'"b3-{etag_id}"', public)
 
@@ -150,6 +177,13 @@ class PublicFiles:
             while len(self._digests) > self._limits.cached_digests:
                 self._digests.popitem(last=False)
         return digest
+
+
+def _require_regular(file: BinaryIO, public: PublicFile) -> os.stat_result:
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        raise Unavailable("is not a regular file", place=public.path, hint="the server's store needs repair")
+    return status
 
 
 @contextlib.contextmanager
@@ -185,6 +219,6 @@ def _require_store(root: int) -> None:
 
 def _hash(file: BinaryIO) -> str:
     hasher = blake3()
-    while piece := file.read(4 * MIB):
+    while piece := file.read(_PIECE_BYTES):
         hasher.update(piece)
     return hasher.hexdigest()

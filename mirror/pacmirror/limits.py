@@ -17,7 +17,15 @@ class ServerLimits:
     `body_seconds`: how long the rest of an unasked-for request body is read and dropped before the connection is closed.
     `write_seconds`: the longest that a reader may take for each `write_bytes`, and that the kernel waits for a reader
     which acknowledges nothing.
-    `drain_seconds`: how long requests in progress may take to end when the daemon stops.
+    `drain_seconds`: how long requests in progress, and a refresh of the catalog, may take to end when the daemon stops.
+    `catalog_pause_seconds`: the least time between two verifications of the catalog, however often it changes.
+    `catalog_wait_seconds`: how long who asks for a catalog that has just changed waits for its verification, before the
+    state before is the answer; `catalog_first_wait_seconds`: the same while there is no state yet.
+    `catalog_retry_seconds`: when to look again at a catalog that did not verify and has not changed since.
+    `watch_seconds`: the time between looks at the catalog, and at whether it is to be refreshed, if nobody asks.
+    `refresh_backoff_seconds`: the pause after a refresh that failed; each further failure doubles it, up to
+    `refresh_backoff_max_seconds`.
+    `listed_roles`: how many roles status and metrics show, those that expire first.
     """
 
     connections: int = 2_000
@@ -31,6 +39,14 @@ class ServerLimits:
     drain_seconds: float = 30.0
     cached_digests: int = 4_096
     hashed_each_time_bytes: int = 64 * KIB
+    catalog_pause_seconds: float = 1.0
+    catalog_wait_seconds: float = 2.5
+    catalog_first_wait_seconds: float = 30.0
+    catalog_retry_seconds: float = 5.0
+    watch_seconds: float = 60.0
+    refresh_backoff_seconds: float = 60.0
+    refresh_backoff_max_seconds: float = 3600.0
+    listed_roles: int = 1_000
 
 
 @dataclass(frozen=True)

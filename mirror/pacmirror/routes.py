@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,12 @@ from aiohttp import web
 from pacmirror.answers import error_answer
 from pacmirror.conditions import Answer, choose_answer
 from pacmirror.config import Config
-from pacmirror.files import CHANGING, OpenFile, PublicFiles, parse_public
+from pacmirror.files import CHANGING, OpenFile, PublicFile, PublicFiles, parse_public
+from pacmirror.judging import TIMESTAMP_PATH
 from pacmirror.sending import send_part
+from pacmirror.status import METRICS_TYPE, encode_metrics
+from pacmirror.watch import Watch
+from pacstore.digest import Digest
 from pacstore.errors import PacballError, Unavailable
 
 if TYPE_CHECKING:
@@ -22,12 +27,14 @@ if TYPE_CHECKING:
 
 CONFIG = web.AppKey("CONFIG", Config)
 FILES = web.AppKey("FILES", PublicFiles)
+WATCH = web.AppKey("WATCH", Watch)
+_NEVER_KEPT = {"Cache-Control": "no-store"}
 
 
 async def get_public(request: web.Request) -> web.StreamResponse:
     """A public file of the store, whole or one range of it. The undecoded path counts: each file has one URL."""
     public = parse_public(request.rel_url.raw_path.removeprefix("/"))
-    opened = await asyncio.to_thread(request.app[FILES].open, public)
+    opened = await _open(request.app, public)
     with opened.file:
         answer = choose_answer(request.method, request.headers, size=opened.size, etag=opened.etag)
         headers = _headers(opened, answer)
@@ -47,12 +54,32 @@ async def get_health(request: web.Request) -> web.Response:
         await asyncio.to_thread(request.app[FILES].check)
     except PacballError as error:
         raise Unavailable(error.message, place=error.place, hint=error.hint) from error
-    return web.json_response({"status": "ok"}, headers={"Cache-Control": "no-store"})
+    return web.json_response({"status": "ok"}, headers=_NEVER_KEPT)
+
+
+async def get_status(request: web.Request) -> web.Response:
+    """What is served, how old it is, and what should be looked after."""
+    report = await request.app[WATCH].report()
+    return web.json_response(report.document(), headers=_NEVER_KEPT)
+
+
+async def get_metrics(request: web.Request) -> web.Response:
+    """The same as numbers."""
+    report = await request.app[WATCH].report()
+    body = await asyncio.to_thread(encode_metrics, report)
+    return web.Response(body=body, headers={**_NEVER_KEPT, "Content-Type": METRICS_TYPE})
 
 
 async def get_openapi(_request: web.Request) -> web.Response:
     """The description of this interface."""
     return web.Response(body=_OPENAPI, content_type="application/json", headers={"Cache-Control": CHANGING})
+
+
+async def _open(app: web.Application, public: PublicFile) -> OpenFile:
+    if public.path != TIMESTAMP_PATH:
+        return await asyncio.to_thread(app[FILES].open, public)
+    data = await app[WATCH].catalog.timestamp()
+    return OpenFile(io.BytesIO(data), len(data), f'"b3-{Digest.of(data).hex}"', public)
 
 
 def _headers(opened: OpenFile, answer: Answer) -> dict[str, str]:
@@ -75,10 +102,14 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/packs/{ab}/{id}", get_public),
     ("GET", "/manifests/{ab}/{id}", get_public),
     ("GET", "/attributes/{ab}/{id}", get_public),
+    ("GET", "/provenance/{ab}/{id}", get_public),
     ("GET", "/placements/{name}", get_public),
+    ("GET", "/releases/{project}/{release}/{name}", get_public),
     ("GET", "/holdings/{release}", get_public),
     ("GET", "/catalog/{name}", get_public),
     ("GET", "/healthz", get_health),
+    ("GET", "/v1/status", get_status),
+    ("GET", "/metrics", get_metrics),
     ("GET", "/openapi.json", get_openapi),
 )
 """Method, path, handler; every GET answers HEAD too."""

@@ -5,24 +5,29 @@ Damage is named, never hidden, and nothing is deleted or changed here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import os
+from collections.abc import Collection, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from blake3 import blake3
 
 from pacstore.attributes import Attributes
 from pacstore.confirm import confirm
 from pacstore.digest import Digest
-from pacstore.documents import read_manifest, read_object, read_placement
+from pacstore.documents import read_manifest, read_object, read_placement, read_provenance
 from pacstore.durable import wrapped
 from pacstore.errors import Corrupt, NotFound, PacballError
 from pacstore.holdings import Holdings
 from pacstore.limits import LIMITS, MIB
+from pacstore.links import links_of
 from pacstore.progress import Progress
 from pacstore.publish import holdings_of
 from pacstore.readback import Damage, Report, read_back, total_length
 from pacstore.reindex import check_index
+from pacstore.release import Release
 from pacstore.storage import DocumentKind, ObjectKind, document_path, object_path
 from pacstore.store import Store
 from pacstore.trust.repository import Catalog
@@ -33,12 +38,26 @@ BadFrames = Mapping[Digest, frozenset[int] | None]
 _NONE_BAD: frozenset[int] = frozenset()
 
 
-def check(store: Store, releases: list[CatalogRelease], *, progress: Progress) -> Report:
+@dataclass
+class CheckReport(Report):
+    """What a check of a whole store found. `releases_dropped`: those that are rightly held no longer; they are not checked.
+
+    `links_missing`: of the releases that were checked; other TUF clients miss them, nothing of ours does.
+    """
+
+    releases_dropped: int = 0
+    links_missing: int = 0
+
+
+def check(
+    store: Store, releases: list[CatalogRelease], *, progress: Progress, droppable: Collection[Release] = ()
+) -> CheckReport:
     """Read back everything that the store holds, and follow what `releases`, verified by the caller, refer to.
 
-    Raises Unavailable only when the store as a whole cannot be read.
+    A release in `droppable` (see `housekeeping`) need not be held. Raises Unavailable only when the store as a whole cannot be
+    read.
     """
-    report = Report()
+    report = CheckReport()
     report.damage += [Damage(path, "is no object of this store; remove it") for path in store.storage.strays()]
     packs = list(store.storage.digests(ObjectKind.PACK))
     progress.begin("checking", total_length(store.storage, packs))
@@ -47,15 +66,51 @@ def check(store: Store, releases: list[CatalogRelease], *, progress: Progress) -
         state = read_back(store.storage, pack, report, progress=progress)
         if state.table is None or state.bad_frames:
             bad[pack] = state.bad_frames if state.table is not None else None
-    for kind in (ObjectKind.MANIFEST, ObjectKind.ATTRIBUTES):
+    for kind in (ObjectKind.MANIFEST, ObjectKind.ATTRIBUTES, ObjectKind.PROVENANCE):
         _check_objects(store, kind, report)
-    for entry in releases:
+    held = frozenset(store.storage.names(DocumentKind.HOLDINGS))
+    expected = [entry for entry in releases if entry.release not in droppable or str(entry.release) in held]
+    report.releases_dropped = len(releases) - len(expected)
+    for entry in expected:
         _check_release(store, entry, bad, report)
+    _check_links(store, expected, report)
     try:
         check_index(store, [pack for pack, frames in bad.items() if frames is None], report)
     except PacballError as error:
         report.add(error, "index")
     return report
+
+
+def _check_links(store: Store, releases: list[CatalogRelease], report: CheckReport) -> None:
+    """Compare every link with the SHA-256 in its name, unless it is the very file that was checked under its other name."""
+    missing = {link.path: link.file for entry in releases for link in links_of(entry)}
+    for path in store.storage.links():
+        other = missing.pop(path, None)
+        try:
+            with closing(store.storage.open_link(path)) as file, wrapped(path):
+                if (other is None or not _is_same(file, store, other)) and _sha256(file) != _named_sha256(path):
+                    raise Corrupt("is not what its name says; remove it", place=path)
+        except PacballError as error:
+            report.add(error, path)
+    report.links_missing = len(missing)
+
+
+def _is_same(file: BinaryIO, store: Store, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(store.public / path))
+    except FileNotFoundError:
+        return False
+
+
+def _sha256(file: BinaryIO) -> str:
+    hasher = hashlib.sha256()
+    while data := file.read(MIB):
+        hasher.update(data)
+    return hasher.hexdigest()
+
+
+def _named_sha256(path: str) -> str:
+    return path.rpartition("/")[2].partition(".")[0]
 
 
 def _check_objects(store: Store, kind: ObjectKind, report: Report) -> None:
@@ -86,6 +141,7 @@ def _check_release(store: Store, entry: CatalogRelease, bad: BadFrames, report: 
             frames = bad.get(pack, _NONE_BAD)
             if frames is None or int(placement.frame_offsets[frame]) in frames:
                 raise Corrupt(f"needs a frame that is damaged or missing, in pack {pack}", place=name)
+        read_provenance(store.storage, entry)
         _check_holdings(store, entry)
     except PacballError as error:
         report.releases.append(name)
@@ -127,7 +183,7 @@ def statistics(store: Store) -> Statistics:
         packs_bytes=total_length(store.storage, packs),
         frames=frames,
         chunks=chunks,
-        documents_bytes=sum(e.manifest.length + e.attributes.length + e.placement.length for e in releases),
+        documents_bytes=sum(document.length for entry in releases for document in entry.documents()),
     )
 
 

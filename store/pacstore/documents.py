@@ -1,4 +1,4 @@
-"""Reading a release's documents from a store, compared with what the catalog signs."""
+"""Reading a release's documents, compared with what the catalog signs: from a store, and from a source that nobody trusts."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from pacstore.durable import wrapped
 from pacstore.errors import Corrupt
 from pacstore.manifest import Manifest
 from pacstore.placement import Placement, placement_name
+from pacstore.source import Source
 from pacstore.storage import DocumentKind, DocumentStorage, ObjectKind, ObjectStorage, document_path, object_path
 from pacstore.trust.targets import CatalogRelease, SignedDocument
 
+FETCH_ATTEMPTS = 2
+"""How often a document is asked for while what arrives is not what was signed."""
+
 
 def read_object(storage: ObjectStorage, kind: ObjectKind, signed: SignedDocument) -> Bytes:
-    """A manifest or attributes document, compared with its signed length and digest; mapped where it is a file.
+    """A manifest, attributes or provenance document, compared with its signed length and digest; mapped where it is a file.
 
     Raises Corrupt, NotFound or Unavailable.
     """
@@ -38,6 +42,26 @@ def read_placement(storage: DocumentStorage, entry: CatalogRelease, manifest: Ma
     place = document_path(DocumentKind.PLACEMENT, name)
     data = storage.get(DocumentKind.PLACEMENT, name, limit=entry.placement.length)
     return Placement.parse(_matching(data, entry.placement, place), manifest, place=place)
+
+
+def read_provenance(storage: ObjectStorage, entry: CatalogRelease) -> bytes | None:
+    """The provenance of a release, verified; None if it has none."""
+    if entry.provenance is None:
+        return None
+    return bytes(read_object(storage, ObjectKind.PROVENANCE, entry.provenance))
+
+
+def fetch_signed(source: Source, path: str, signed: SignedDocument) -> bytes:
+    """The public file at `path`, which is the document `signed`. Raises Corrupt, TooLarge and what the source raises."""
+    for _ in range(FETCH_ATTEMPTS):
+        data = source.read(path, limit=signed.length)
+        if signed.matches(data):
+            return data
+    raise Corrupt(
+        "is not what the catalog signs",
+        place=f"{source.name}: {path}",
+        hint="try another source, and tell its operator",
+    )
 
 
 def _map(file: BinaryIO, length: int) -> Bytes:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pacstore.errors import NotFound, PacballError, Refused, Unavailable
 
+TAKEN = "something else is in its place: move that away, and run the same command again"
 _HINTS = {
     errno.ENOSPC: "free some space and run the same command again; nothing is lost",
     errno.EDQUOT: "the quota is exhausted: free some space and run the same command again; nothing is lost",
@@ -18,6 +19,8 @@ _HINTS = {
     errno.EACCES: "check the permissions, or run as the owner",
     errno.EPERM: "check the permissions, or run as the owner",
     errno.EIO: "the disk or file system fails: check it before you go on",
+    errno.EISDIR: TAKEN,
+    errno.ELOOP: TAKEN,
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
 

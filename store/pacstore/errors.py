@@ -21,8 +21,9 @@ class PacballError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        text = f"{printable(self.place)}: {self.message}" if self.place else self.message
-        return f"{text} ({self.hint})" if self.hint else text
+        text = f"{self.place}: {self.message}" if self.place else self.message
+        # Strangers choose some of the words: names in their files, what their servers answer.
+        return printable(f"{text} ({self.hint})" if self.hint else text)
 
 
 class NotFound(PacballError):

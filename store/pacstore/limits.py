@@ -23,6 +23,8 @@ class FormatLimits:
     manifest_bytes: int = 8 * GIB
     attributes_bytes: int = 8 * GIB
     placement_bytes: int = 8 * GIB
+    provenance_bytes: int = 16 * MIB
+    reason_characters: int = 1_000
     frame_plain_bytes: int = 2 * MIB
     frame_bytes: int = 2 * MIB + 64 * KIB
     frame_chunks: int = 4_096

@@ -1,19 +1,18 @@
 """Publishing: a directory becomes a release of a store, visible at once or not at all.
 
-Order: packs, index, then manifest, attributes and placement, then holdings, then the catalog, whose timestamp is the commit.
+Order: packs, index, then manifest, attributes and placement and their links, then holdings, then the catalog, whose timestamp
+is the commit.
 Killed anywhere before that, the release does not exist, and the next attempt uses the packs that were finished.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
 import numpy as np
-from blake3 import blake3
 
 from pacstore.attributes import Attributes
 from pacstore.confirm import confirm
@@ -26,6 +25,7 @@ from pacstore.frames import FramePlace
 from pacstore.holdings import Holdings
 from pacstore.ingest import Ingested, ingest
 from pacstore.limits import LIMITS
+from pacstore.links import links_of
 from pacstore.manifest import Manifest
 from pacstore.packing import PackingOptions
 from pacstore.placement import Placement
@@ -33,9 +33,9 @@ from pacstore.progress import Progress
 from pacstore.release import Release
 from pacstore.storage import Clock, DocumentKind, ObjectKind, ObjectStorage
 from pacstore.store import Store
-from pacstore.trust.keys import KeyRing
-from pacstore.trust.repository import Catalog
-from pacstore.trust.repository import Published as Committed
+from pacstore.trust.entries import line_role
+from pacstore.trust.keyring import KeyRing
+from pacstore.trust.repository import Catalog, Outcome
 from pacstore.trust.targets import CatalogRelease, SignedDocument
 from pacstore.walk import measure
 
@@ -44,6 +44,7 @@ from pacstore.walk import measure
 class Published:
     """What a publish did. Bytes: `total` of all files; `new` plain bytes that the store lacked; `rewritten` plain bytes stored
     again for locality; `stored` length of the new packs. `existed`: the release was there already, with this very tree.
+    `waiting`: it is not in the catalog yet, but waits for signatures, or for the origin's online key.
     """
 
     release: Release
@@ -55,6 +56,7 @@ class Published:
     bytes_rewritten: int = 0
     bytes_stored: int = 0
     existed: bool = False
+    waiting: bool = False
     created_keys: tuple[str, ...] = field(default=())
 
 
@@ -68,14 +70,18 @@ def publish(
     options: PackingOptions,
     progress: Progress,
     now: Clock,
+    sign_later: bool = False,
 ) -> Published:
-    """Publish `directory` as `release`. When this returns, the release is in the catalog, durably.
+    """Publish `directory` as `release`. When this returns, the release is in the catalog, or waits to be, durably.
+
+    It waits where `keys` has no online key; with `sign_later` also where it lacks the line's.
 
     The same tree again is a quiet success. Raises Refused where the name is bound to another tree, for what no release
     may contain, and for files that change meanwhile; NotFound for a missing key; Unavailable when the disk fails.
     """
     check_directory(directory, store.path)
-    catalog.check_name(release, keys)
+    catalog.check_name(release, keys, sign_later=sign_later)
+    known_keys = keys.names()
     extent = measure(directory, progress)
     if not extent.entries:
         raise Refused("is empty", place=str(directory), hint="name the directory that holds the release")
@@ -88,7 +94,7 @@ def publish(
     quiet = _Quiet(progress)
     ingested = ingest(directory, store.storage, store.index, spools=store.staging, options=options, progress=quiet)
     entry = _store_documents(store, release, ingested, int(now()))
-    committed = _commit(store, catalog, entry, keys, now())
+    outcome = _commit(store, catalog, entry, keys, now(), sign_later=sign_later)
     return Published(
         release=release,
         tree_digest=entry.tree_digest,
@@ -98,17 +104,20 @@ def publish(
         bytes_new=ingested.new_bytes,
         bytes_rewritten=ingested.rewritten_bytes,
         bytes_stored=ingested.stored_bytes,
-        existed=not committed.changed,
-        created_keys=committed.created_keys,
+        existed=not outcome.changed,
+        waiting=outcome.waits(line_role(release.project)),
+        created_keys=tuple(sorted(set(keys.names()) - set(known_keys))),
     )
 
 
-def _commit(store: Store, catalog: Catalog, entry: CatalogRelease, keys: KeyRing, now: float) -> Committed:
+def _commit(
+    store: Store, catalog: Catalog, entry: CatalogRelease, keys: KeyRing, now: float, *, sign_later: bool
+) -> Outcome:
     with store.catalog_lock():
         # Looked up again: another publisher may have been first, and its holdings must stay as they are.
-        if catalog.release(entry.release) is None:
+        if catalog.release(entry.release) is None and catalog.waiting_release(entry.release) is None:
             store.storage.put(DocumentKind.HOLDINGS, str(entry.release), holdings_of(entry).encode())
-        return catalog.publish(entry, keys, now=now)
+        return catalog.publish(entry, keys, now=now, sign_later=sign_later)
 
 
 class _Quiet:
@@ -160,21 +169,23 @@ def _store_documents(store: Store, release: Release, ingested: Ingested, publish
     attributes = read_object(store.storage, ObjectKind.ATTRIBUTES, signed_attributes)
     Attributes.parse(attributes, manifest.tree, place="the new attributes")
     number, placement = _store_placement(store, release, manifest, ingested)
-    return CatalogRelease(
+    entry = CatalogRelease(
         release=release,
         tree_digest=manifest.tree.digest,
         manifest=signed_manifest,
         attributes=signed_attributes,
-        placement=_signed([placement]),
+        placement=SignedDocument.of_all([placement]),
         placement_number=number,
         total_bytes=manifest.tree.total_bytes,
         files=manifest.tree.files,
         published=published,
     )
+    store.storage.link(links_of(entry))
+    return entry
 
 
 def _store_object(storage: ObjectStorage, kind: ObjectKind, pieces: Callable[[], Iterable[bytes]]) -> SignedDocument:
-    signed = _signed(pieces())
+    signed = SignedDocument.of_all(pieces())
     with storage.stage(kind) as staged:
         for piece in pieces():
             staged.write(piece)
@@ -192,15 +203,6 @@ def holdings_of(entry: CatalogRelease) -> Holdings:
         placement_digest=entry.placement.digest,
         placement_number=entry.placement_number,
     )
-
-
-def _signed(pieces: Iterable[bytes]) -> SignedDocument:
-    digest, sha256, length = blake3(), hashlib.sha256(), 0
-    for piece in pieces:
-        digest.update(piece)
-        sha256.update(piece)
-        length += len(piece)
-    return SignedDocument(Digest(digest.digest()), length, sha256.digest())
 
 
 def _store_placement(store: Store, release: Release, manifest: Manifest, ingested: Ingested) -> tuple[int, bytes]:

@@ -58,3 +58,11 @@ def _suggest(text: str) -> str:
     if better != text and not _fault(better, project, version, platform):
         return f"write {better}"
     return f"write for example {EXAMPLE}"
+
+
+def check_project(name: str) -> None:
+    """Raise Refused unless `name` can be the PROJECT of releases."""
+    if not _PROJECT.match(name):
+        raise Refused(
+            "is not the name of a project", place=printable(name[:200]), hint="a letter, then letters, digits and '_'"
+        )

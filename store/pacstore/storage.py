@@ -1,6 +1,7 @@
-"""Storage: where finished objects and documents are. Two small protocols, and the layout that all of them share.
+"""Storage: where finished objects and documents are. Small protocols, and the layout that all of them share.
 
-An *object* is immutable and named by its digest; a *document* has a name, and some documents may be replaced.
+An *object* is immutable and named by its digest; a *document* has a name, and some documents may be replaced; a *link* is a
+second name of either, at which clients of TUF other than ours look for it.
 Backends are in `pacstore.backends`; `tests/contract/storage.py` is the suite that each of them passes.
 """
 
@@ -8,10 +9,12 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from pacstore.errors import Refused, printable
+from pacstore.release import Release
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -25,6 +28,7 @@ class ObjectKind(enum.StrEnum):
     PACK = "packs"
     MANIFEST = "manifests"
     ATTRIBUTES = "attributes"
+    PROVENANCE = "provenance"
 
 
 class DocumentKind(enum.StrEnum):
@@ -36,7 +40,16 @@ class DocumentKind(enum.StrEnum):
 
 
 STORE_MARKER = "store.json"
+TARGETS_TOP = "releases"
+"""The directory under the docroot that has the links."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
+_TARGET = re.compile(
+    rf"{TARGETS_TOP}/([^/]+)/([^/]+)/[0-9a-f]{{64}}\.(?:manifest|attributes|placement|provenance)\Z", re.ASCII
+)
+_LINKED = re.compile(
+    r"(?:manifests|attributes|provenance)/([0-9a-f]{2})/\1[0-9a-f]{62}\Z|placements/[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z"
+)
 
 
 def object_path(kind: ObjectKind, digest: Digest) -> str:
@@ -49,6 +62,42 @@ def document_path(kind: DocumentKind, name: str) -> str:
     if not _NAME.match(name) or ".." in name:
         raise Refused("is not a document name", place=printable(name[:200]))
     return f"{kind.value}/{name}"
+
+
+def target_path(target: str, sha256: bytes) -> str:
+    """Where clients of TUF look for the bytes of `target` with that SHA-256, below the docroot or a base URL.
+
+    For example `releases/P/P-1-x/HEX.manifest` for the target `releases/P/P-1-x/manifest`: the hash stands before the name
+    (TUF specification 1.0.31, sections 6.2 and 5.7).
+    """
+    directory, _, name = target.rpartition("/")
+    return f"{directory}/{sha256.hex()}.{name}"
+
+
+def is_target_path(path: str) -> bool:
+    """Whether `path` is one that `target_path` gives for a target of a release."""
+    match = _TARGET.match(path)
+    try:
+        return match is not None and Release.parse(match[2]).project == match[1]
+    except Refused:
+        return False
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TargetLink:
+    """A second public name `path` (see `target_path`) of the object or placement at the public path `file`.
+
+    Raises Refused for what can be neither.
+    """
+
+    path: str
+    file: str
+
+    def __post_init__(self) -> None:
+        if not is_target_path(self.path):
+            raise Refused("is not the path of a target", place=printable(self.path[:300]))
+        if not _LINKED.match(self.file) or ".." in self.file:
+            raise Refused("is not the path of a document of a release", place=printable(self.file[:300]))
 
 
 class Staged(Protocol):
@@ -109,6 +158,26 @@ class DocumentStorage(Protocol):
 
 class Storage(ObjectStorage, DocumentStorage, Protocol):
     """Both, as a store has them."""
+
+
+class TargetLinks(Protocol):
+    """Second names of objects and placements. Durability, NotFound and Unavailable as in ObjectStorage.
+
+    A link takes no room where the storage can give a file two names. It stays when the file that it was made of is replaced or
+    deleted.
+    """
+
+    def link(self, links: Sequence[TargetLink]) -> None:
+        """Let each `path` be the bytes that are now at its `file`; all are durable when this returns. May be repeated.
+
+        Raises NotFound if there is no such file; links before it in the sequence may have been made.
+        """
+
+    def links(self) -> Iterator[str]:
+        """The paths of all links, ascending."""
+
+    def open_link(self, path: str) -> BinaryIO:
+        """The bytes at the link `path`, as `ObjectStorage.open` gives those of an object. Raises Refused for no such path."""
 
 
 Clock = Callable[[], float]

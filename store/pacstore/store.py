@@ -10,16 +10,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pacstore.backends.directory import DirectoryStorage, read_bounded
 from pacstore.durable import make_directory, replace_file, sync_directory, wrapped
 from pacstore.errors import Corrupt, NewerFormat, NotFound, Refused, Unavailable
 from pacstore.holdings import decode_json, encode_json
-from pacstore.index import ChunkIndex
 from pacstore.limits import LIMITS
 from pacstore.marker import MARKER, check_marker
 from pacstore.storage import STORE_MARKER, DocumentKind, ObjectKind
+
+if TYPE_CHECKING:
+    from pacstore.index import ChunkIndex
 
 _SETTINGS = "settings.json"
 _SETTINGS_BYTES = 64 * 1024
@@ -85,6 +87,9 @@ class Store:
         return self.state_dir / "index.sqlite"
 
     def _open_index(self, *, make: bool) -> ChunkIndex:
+        # Only here: SQLAlchemy takes longer to import than most commands to run, which need no index.
+        from pacstore.index import ChunkIndex  # noqa: PLC0415
+
         with wrapped(self.state_dir):
             return ChunkIndex(self.index_path, read_only=not self.writable, make=make)
 
@@ -92,7 +97,7 @@ class Store:
     def state_dir(self) -> Path:
         """The directory of the databases. Raises Refused where it lies on a network file system."""
         directory = Path(str(self._settings().get("state_dir") or self.private))
-        check_local(directory, _mounts())
+        check_local(directory, mounts())
         return directory
 
     @property
@@ -115,6 +120,14 @@ class Store:
     def _set(self, values: dict[str, object]) -> None:
         data = encode_json({**self._settings(), **values})
         replace_file(self.private / _SETTINGS, data, staging=self.staging, mode=0o600)
+
+    @cached_property
+    def drafts(self) -> DirectoryStorage:
+        """Where changes of the catalog wait for signatures: documents beside the public ones, which nobody is served."""
+        if self.writable:
+            with wrapped(self.private):
+                make_directory(self.private / DocumentKind.CATALOG.value, mode=0o700)
+        return DirectoryStorage(self.private, self.staging)
 
     def empty_index(self) -> ChunkIndex:
         """The index, emptied; a damaged or newer database is put aside, for a look at it, and a new one begun."""
@@ -163,7 +176,7 @@ class Store:
                 raise Refused(
                     "is neither empty nor a pacball store", place=str(self.path), hint="name another directory"
                 )
-            check_local(state_dir or self.path, _mounts())
+            check_local(state_dir or self.path, mounts())
             self.path.mkdir(parents=True, exist_ok=True)
             make_directory(self.public)
             make_directory(self.private, mode=0o700)
@@ -221,7 +234,8 @@ def _file_system(directory: Path, mounts: str) -> str:
     return kind
 
 
-def _mounts() -> str:
+def mounts() -> str:
+    """The text of /proc/self/mounts; empty where there is none."""
     try:
         return Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.cli.ceremonies import Trust
 from tests.cli.command import Command
 from tests.store.releases import make_tree, shared_directory
 
@@ -11,6 +12,7 @@ from tests.store.releases import make_tree, shared_directory
 @pytest.fixture
 def pacball(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("PACBALL_SYSTEM_CONFIG_DIR", str(tmp_path / "etc"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("COLUMNS", "100")
@@ -37,3 +39,22 @@ def shared_path():
     """A directory that a process of another user can reach."""
     with shared_directory() as path:
         yield path
+
+
+@pytest.fixture
+def trust(pacball, tmp_path):
+    return Trust(pacball, tmp_path)
+
+
+@pytest.fixture
+def begun(trust):
+    trust.begin()
+    return trust
+
+
+@pytest.fixture
+def waiting(begun):
+    """A line waits for its key and for alice or bob."""
+    begun.json("trust", "add-line", "Demo", "--key", begun.key("mia"))
+    begun.json("trust", "export", "-o", begun.file)
+    return begun

@@ -53,7 +53,7 @@ def test_a_static_server_serves_all_that_is_public_and_nothing_that_is_not(store
     public = snapshot(store / "public")
     private = snapshot(store / "private")
     assert {path.split("/")[0] for path in public} == {
-        "packs", "manifests", "attributes", "placements", "holdings", "catalog", "store.json",
+        "packs", "manifests", "attributes", "placements", "holdings", "catalog", "releases", "store.json",
     }  # fmt: skip
     assert "index.sqlite" in private
     with serving(store / "public") as port:

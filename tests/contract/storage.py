@@ -9,11 +9,29 @@ import pytest
 
 from pacstore.digest import Digest
 from pacstore.errors import NotFound, PacballError, Refused, TooLarge
-from pacstore.storage import DocumentKind, ObjectKind, Storage
+from pacstore.storage import DocumentKind, ObjectKind, Storage, TargetLink, object_path
 
 DATA = b"the bytes of an object" * 1000
 DIGEST = Digest.of(DATA)
 NO_NAMES = ("", ".", "..", "a/b", "../x", "/etc/passwd", ".hidden", "a..b", "a b", "a\0", "a\n", "é", "x" * 201, "-a")
+TARGET = "releases/Demo/Demo-1.0-x"
+SHA = "0123456789abcdef" * 4
+NO_TARGETS = (
+    "",
+    "packs/00/00",
+    f"{TARGET}/manifest",
+    f"{TARGET}/{SHA}.holdings",
+    f"{TARGET}/{SHA}.manifest/x",
+    f"{TARGET}/{SHA}.manifest\n",
+    f"{TARGET}/{SHA.upper()}.manifest",
+    f"{TARGET}/{SHA[1:]}.manifest",
+    f"releases/Demo/../{SHA}.manifest",
+    f"releases/Other/Demo-1.0-x/{SHA}.manifest",
+    f"releases/Demo/Demo-1..0-x/{SHA}.manifest",
+    f"releases/Demo-1.0-x/{SHA}.manifest",
+    f"/{TARGET}/{SHA}.manifest",
+    f"../{TARGET}/{SHA}.manifest",
+)
 
 
 def store_object(storage: Storage, data: bytes = DATA, kind: ObjectKind = ObjectKind.PACK) -> Digest:
@@ -52,6 +70,25 @@ def in_threads(count: int, work) -> list[object]:
     return results
 
 
+LINKED = ("manifest", "attributes", "provenance", "placement")
+
+
+def stored_links(storage: Storage) -> list[TargetLink]:
+    """Links to one document of each kind, which are stored; its bytes are the name of its kind."""
+    kinds = (ObjectKind.MANIFEST, ObjectKind.ATTRIBUTES, ObjectKind.PROVENANCE)
+    files = [
+        object_path(kind, store_object(storage, name.encode(), kind)) for kind, name in zip(kinds, LINKED, strict=False)
+    ]
+    storage.put(DocumentKind.PLACEMENT, "Demo-1.0-x.1", b"placement")
+    files.append("placements/Demo-1.0-x.1")
+    return [TargetLink(f"{TARGET}/{SHA}.{name}", file) for name, file in zip(LINKED, files, strict=True)]
+
+
+def read_link(storage: Storage, path: str) -> bytes:
+    with closing(storage.open_link(path)) as file:
+        return file.read()
+
+
 class StorageContract:
     @pytest.mark.parametrize("kind", ObjectKind)
     def test_an_object_comes_back(self, storage, kind):
@@ -61,7 +98,7 @@ class StorageContract:
         assert storage.size(kind, DIGEST) == len(DATA)
         assert list(storage.digests(kind)) == [DIGEST]
         others = [other for other in ObjectKind if other is not kind]
-        assert [list(storage.digests(other)) for other in others] == [[], []]
+        assert [list(storage.digests(other)) for other in others] == [[], [], []]
 
     def test_an_empty_object(self, storage):
         assert read_object(storage, store_object(storage, b"")) == b""
@@ -192,6 +229,73 @@ class StorageContract:
         for call in calls:
             with pytest.raises(Refused):
                 call()
+
+    def test_a_link_has_the_bytes_of_its_file(self, storage):
+        assert list(storage.links()) == []
+        links = stored_links(storage)
+        storage.link(links)
+        assert list(storage.links()) == sorted(link.path for link in links)
+        for link, kind in zip(links, LINKED, strict=True):
+            assert read_link(storage, link.path) == kind.encode()
+
+    def test_links_are_neither_objects_nor_documents(self, storage):
+        storage.link(stored_links(storage))
+        assert [len(list(storage.digests(kind))) for kind in ObjectKind] == [0, 1, 1, 1]
+        assert [len(list(storage.names(kind))) for kind in DocumentKind] == [1, 0, 0]
+
+    def test_linking_again_changes_nothing(self, storage):
+        links = stored_links(storage)
+        storage.link(links[:2])
+        with closing(storage.open_link(links[0].path)) as reader:
+            storage.link([])
+            storage.link(links)
+            storage.link(links[::-1])
+            assert reader.read(5) == b"manif"
+        assert list(storage.links()) == sorted(link.path for link in links)
+
+    def test_a_link_outlives_its_file(self, storage):
+        (link,) = stored_links(storage)[:1]
+        storage.link([link])
+        storage.delete(ObjectKind.MANIFEST, Digest.of(b"manifest"))
+        assert read_link(storage, link.path) == b"manifest"
+
+    def test_a_link_to_something_else_is_replaced(self, storage):
+        (link,) = stored_links(storage)[:1]
+        other = object_path(ObjectKind.ATTRIBUTES, Digest.of(b"attributes"))
+        storage.link([TargetLink(link.path, other)])
+        assert read_link(storage, link.path) == b"attributes"
+        storage.link([link])
+        assert read_link(storage, link.path) == b"manifest"
+
+    def test_links_to_nothing_are_not_found(self, storage):
+        manifest, attributes, *_ = stored_links(storage)
+        nothing = TargetLink(f"{TARGET}/{SHA}.provenance", object_path(ObjectKind.PROVENANCE, DIGEST))
+        with pytest.raises(NotFound):
+            storage.link([manifest, nothing, attributes])
+        with pytest.raises(NotFound):
+            storage.open_link(nothing.path)
+        assert nothing.path not in list(storage.links())
+
+    def test_links_made_at_once(self, storage):
+        links = stored_links(storage)
+        assert in_threads(12, lambda n: storage.link(links[n % 3 :])) == [None] * 12
+        for link, kind in zip(links, LINKED, strict=True):
+            assert read_link(storage, link.path) == kind.encode()
+
+    @pytest.mark.parametrize("path", NO_TARGETS)
+    def test_only_the_paths_of_targets_are_links(self, storage, path):
+        with pytest.raises(Refused):
+            storage.open_link(path)
+        with pytest.raises(Refused):
+            TargetLink(path, object_path(ObjectKind.MANIFEST, DIGEST))
+
+    @pytest.mark.parametrize(
+        "file",
+        ["", f"packs/00/{'0' * 64}", f"manifests/01/{'0' * 64}", "placements/../x", "placements/a..b", "holdings/x"],
+    )
+    def test_only_documents_of_a_release_are_linked(self, file):
+        with pytest.raises(Refused):
+            TargetLink(f"{TARGET}/{SHA}.manifest", file)
 
     def assert_absent(self, storage):
         for call in (storage.open, storage.size):

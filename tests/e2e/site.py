@@ -52,6 +52,7 @@ class Site:
             "LC_ALL": "C.UTF-8",
             "PYTHONWARNINGS": "error",
             "XDG_CONFIG_HOME": str(home / "config"),
+            "PACBALL_SYSTEM_CONFIG_DIR": str(home / "etc"),
             "XDG_STATE_HOME": str(home / "state"),
         }
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
+from pathlib import Path
 
 import pytest
 
-from pacstore.store import Store
-from pacstore.trust.keys import KeyRing
-from pacstore.trust.metadata import Expiry
-from pacstore.trust.repository import Catalog
-from tests.e2e import trees
-from tests.e2e.conftest import OLD
+from pacstore.trust.pins import fingerprint
+from tests.e2e import signing, trees
+from tests.e2e.conftest import NEW, OLD
 from tests.e2e.site import Site
-
-DAY_S = 86_400.0
 
 
 @pytest.fixture
@@ -63,30 +61,158 @@ def test_only_the_catalog_of_the_given_root_is_believed(origin, other, site, ser
     site.fails(7, "list", "--from", served, "--root-keys", damaged)
 
 
-def test_an_expired_catalog_is_refused_until_it_is_refreshed(site, tmp_path, root):
-    tree = trees.fill(tmp_path / "tree", seed=3, files=1, file_bytes=1000)
-    store = tmp_path / "store"
-    site.publish(tree, OLD, store)
-    with Store.open(store, writable=True) as opened:
-        # As if it had been signed for a day, two days ago.
-        catalog = Catalog.open(opened.storage, expiry=Expiry(timestamp=1.0))
-        catalog.refresh(KeyRing(opened.keys_dir), now=time.time() - 2 * DAY_S)
-    with site.serving(store) as url:
-        source = ("--from", url, "--root-keys", site.root_keys(store))
-        done = site.fails(8, "install", OLD, *source, "--root", root)
-        assert "expired" in done.err
-        assert "pacball catalog refresh" in done.json["hint"]
-        assert not (root / "releases" / OLD).exists()
-        site.ok("catalog", "refresh", "--store", store, "--timestamp-days", "0.01")
-        site.ok("install", OLD, *source, "--root", root)
-    trees.assert_same(root / "releases" / OLD, tree)
-
-
 def test_the_configuration_may_say_it_all(origin, site, served, root):
     config = site.home / "config/pacball/config.toml"
     config.parent.mkdir(parents=True)
     config.write_text(f'source = "{served}"\nroot = "{root}"\nroot_keys = "{origin.root_keys}"\n')
     site.ok("install", OLD)
     trees.assert_same(root / "releases" / OLD, origin.old)
-    config.write_text("sauce = 'x'\n")
-    site.fails(7, "install", OLD)
+    for wrong in ("sauce = 'x'", "insecure = true", "insecure = 'true'", "as_of = '2024-01-01'"):
+        config.write_text(wrong + "\n")
+        assert str(config) in site.fails(7, "install", OLD, "--from", served, "--root", root).err
+
+
+def trust_of(root: Path) -> dict:
+    """Why the release that was switched to last was believed."""
+    return json.loads((root / ".pacball/history.jsonl").read_text().splitlines()[-1])["trust"]
+
+
+@pytest.fixture
+def roots(site, tmp_path):
+    """The directories of pinned roots of a system and of this site's user."""
+    site.environment["PACBALL_SYSTEM_CONFIG_DIR"] = str(tmp_path / "system")
+    return tmp_path / "system/roots", site.home / "config/pacball/roots"
+
+
+@pytest.mark.parametrize("whose", [0, 1])
+def test_a_pinned_root_is_found_in_its_directory(origin, other, site, served, root, roots, whose):
+    stranger, store = other
+    for directory in roots:
+        directory.mkdir(parents=True)
+        shutil.copy(stranger.root_keys(store), directory / "another catalog.json")
+    done = site.fails(8, "install", OLD, "--from", served, "--root", root)
+    assert fingerprint(origin.root_keys.read_bytes()) in done.err
+    assert str(roots[0]) in done.err
+    assert str(roots[1]) in done.err
+    assert "--root-keys" in done.json["hint"]
+    shutil.copy(origin.root_keys, roots[whose] / "this.json")
+    assert site.run("install", OLD, "--from", served, "--root", root).err == ""
+    assert trust_of(root)["mode"] == "pinned"
+    assert trust_of(root)["root"] == fingerprint(origin.root_keys.read_bytes())
+    # The same directories serve for the other catalog.
+    with stranger.serving(store) as url:
+        site.ok("install", OLD, "--from", url, "--root", root.with_name("2"))
+    (roots[whose] / "bad.json").write_text("{}")
+    assert str(roots[whose] / "bad.json") in site.fails(7, "list", "--from", served).err
+
+
+def test_a_later_root_may_be_pinned(tmp_path, site, root, roots):
+    publisher = Site(tmp_path / "publisher")
+    store = tmp_path / "store"
+    publisher.publish(trees.fill(tmp_path / "tree", seed=3, files=1, file_bytes=1000), OLD, store)
+    signing.renew(store, "root", when=time.time())
+    roots[0].mkdir(parents=True)
+    shutil.copy(store / "public/catalog/2.root.json", roots[0])
+    with publisher.serving(store) as url:
+        site.ok("install", OLD, "--from", url, "--root", root)
+        assert trust_of(root)["root"] == fingerprint((roots[0] / "2.root.json").read_bytes())
+
+
+def test_the_order_of_what_says_which_root_to_trust(origin, other, site, served, root, roots):
+    stranger, store = other
+    wrong, right = stranger.root_keys(store), origin.root_keys
+    config = site.home / "config/pacball/config.toml"
+    config.parent.mkdir(parents=True)
+    site.ok("list", "--from", served, "--trust-on-first-use")
+    config.write_text(f'root_keys = "{wrong}"\n')
+    site.fails(8, "list", "--from", served)
+    site.ok("list", "--from", served, "--root-keys", right)
+    config.unlink()
+    roots[0].mkdir(parents=True)
+    shutil.copy(right, roots[0])
+    site.ok("install", OLD, "--from", served, "--root", root)
+    assert trust_of(root)["mode"] == "pinned"
+    # Remembered is remembered, also where directories of roots were made later.
+    (roots[0] / "root.json").unlink()
+    site.ok("install", NEW, "--from", served, "--root", root)
+    assert trust_of(root)["mode"] == "first-use"
+
+
+def test_the_system_may_say_it_all(origin, site, served, root, roots):
+    roots[0].mkdir(parents=True)
+    (roots[0].parent / "config.toml").write_text(f'source = "{served}"\nroot = "{root}"\n')
+    shutil.copy(origin.root_keys, roots[0])
+    site.ok("install", OLD)
+    (roots[0].parent / "config.toml").write_text("insecure = true\n")
+    assert str(roots[0].parent) in site.fails(7, "install", OLD).err
+
+
+def test_insecure_says_what_it_does_not_check_and_is_recorded(origin, site, served, root):
+    done = site.run("install", OLD, "--from", served, "--root", root, "--insecure")
+    assert done.code == 0
+    (warning,) = done.err.splitlines()
+    for word in (
+        "warning",
+        "--insecure",
+        "not checked",
+        "expired",
+        "older",
+        fingerprint(origin.root_keys.read_bytes()),
+    ):
+        assert word in warning
+    trees.assert_same(root / "releases" / OLD, origin.old)
+    assert trust_of(root)["mode"] == "insecure"
+    # It remembers nothing: the next call knows no more than the first.
+    assert not (site.home / "state/pacball").exists()
+    site.fails(8, "install", NEW, "--from", served, "--root", root)
+    for words in (("--root-keys", origin.root_keys), ("--trust-on-first-use",), ("--as-of", "2024-01-01")):
+        done = site.fails(7, "install", NEW, "--from", served, "--root", root, "--insecure", *words)
+        assert words[0] in done.err
+    assert site.run("list", "--from", served, "--insecure").code == 2
+
+
+def test_insecure_compares_every_byte_all_the_same(origin, site, root, tmp_path):
+    store = tmp_path / "store"
+    shutil.copytree(origin.store, store)
+    (manifest,) = (store / "public/manifests").rglob(str(site.ok("show", OLD, "--from", store)["manifest_digest"]))
+    data = bytearray(manifest.read_bytes())
+    data[-1] ^= 1
+    manifest.unlink()
+    manifest.write_bytes(data)
+    site.fails(4, "install", OLD, "--from", store, "--root", root, "--insecure")
+    assert not (root / "releases" / OLD).exists()
+
+
+def test_a_store_that_others_may_change_does_not_vouch_for_itself(origin, site, root, tmp_path):
+    store = tmp_path / "store"
+    shutil.copytree(origin.store, store)
+    site.ok("install", OLD, "--from", store, "--root", root)
+    assert trust_of(root)["mode"] == "local"
+    catalog = store / "public/catalog"
+    catalog.chmod(0o777)
+    done = site.fails(8, "install", NEW, "--from", store, "--root", root)
+    assert f"everybody may write to {catalog}" in done.err
+    assert fingerprint(origin.root_keys.read_bytes()) in done.err
+    site.ok("install", NEW, "--from", store, "--root", root, "--root-keys", origin.root_keys)
+    assert "fingerprint" in site.run("list", "--from", store, "--trust-on-first-use").err
+    # It is the directory that is remembered, however it is named.
+    (tmp_path / "link").symlink_to(store)
+    assert site.run("list", "--from", tmp_path / "link").err == ""
+    shutil.copytree(store, tmp_path / "another")
+    site.fails(8, "list", "--from", tmp_path / "another")
+
+
+def test_withdrawn_releases_are_refused_unless_allowed(tmp_path, site, root):
+    publisher = Site(tmp_path / "publisher")
+    store, tree = tmp_path / "store", trees.fill(tmp_path / "tree", seed=3, files=1, file_bytes=1000)
+    publisher.publish(tree, OLD, store)
+    site.ok("install", OLD, "--from", store, "--root", root)
+    publisher.ok("withdraw", OLD, "--store", store, "--reason", "it deletes data")
+    for where in (root, tmp_path / "another"):
+        done = site.fails(7, "install", OLD, "--from", store, "--root", where)
+        assert "it deletes data" in done.err
+        assert "--allow-withdrawn" in done.json["hint"]
+    assert site.ok("verify", OLD, "--root", root)["intact"] is True
+    done = site.run("install", OLD, "--from", store, "--root", tmp_path / "another", "--allow-withdrawn")
+    assert (done.code, "it deletes data" in done.err) == (0, True)
+    assert trust_of(tmp_path / "another")["withdrawn"] is True

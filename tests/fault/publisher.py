@@ -39,7 +39,7 @@ def main() -> None:
 
 def work(store: Path, keys: Path, directory: Path, release: str) -> None:
     with Store.create(store) as opened:
-        catalog, ring = open_or_create_catalog(opened, keys, None, lambda _: None)
+        catalog, ring = open_or_create_catalog(opened, keys, None, None, lambda _: None)
         publish(
             directory,
             Release.parse(release),

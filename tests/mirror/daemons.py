@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 from pacmirror.config import Config
 from pacmirror.limits import ServerLimits
 from pacmirror.serve import run
+from tests.store.signed_catalog import SignedCatalog
 
 PACK_ID = "ab" + "1" * 62
 MANIFEST_ID = "cd" + "2" * 62
@@ -21,17 +23,18 @@ RELEASE = "Demo-1.0-x86_64"
 PACK = bytes(range(256)) * 4096 * 3
 
 
-def make_store(where: Path) -> Path:
-    """A store directory with a file of each kind; the daemon looks into none but store.json."""
+def make_store(where: Path, catalog: SignedCatalog | None = None) -> Path:
+    """A store directory with a file of each kind, and a catalog; the daemon looks into nothing else."""
     files = {
         "store.json": b'{"format":1,"kind":"pacball store"}\n',
         f"packs/ab/{PACK_ID}": PACK,
         f"manifests/cd/{MANIFEST_ID}": b"manifest",
         f"attributes/cd/{MANIFEST_ID}": b"",
+        f"provenance/cd/{MANIFEST_ID}": b"{}",
         f"placements/{RELEASE}.1": b"placement",
+        f"releases/Demo/{RELEASE}/{MANIFEST_ID}.manifest": b"manifest",
+        f"releases/Demo/{RELEASE}/{MANIFEST_ID}.secret": b"never served",
         f"holdings/{RELEASE}": b'{"format":1}\n',
-        "catalog/timestamp.json": b"{}",
-        "catalog/1.root.json": b"{}",
         f"packs/ab/{PACK_ID}.gz": b"never served",
         "holdings/.hidden": b"never served",
         "packs/stray": b"never served",
@@ -40,6 +43,7 @@ def make_store(where: Path) -> Path:
         file = where / "public" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data)
+    (catalog or SignedCatalog("Demo")).write(where / "public")
     (where / "private").mkdir()
     (where / "private" / "secret").write_bytes(b"secret")
     return where
@@ -62,6 +66,21 @@ class Daemon:
             if end:
                 sock.shutdown(socket.SHUT_WR)
             return receive_all(sock)
+
+    def get(self, path: str) -> bytes:
+        """The body of an answer that must be 200."""
+        status, _, body = self.request(path)
+        assert status == 200, body
+        return body
+
+    def status(self) -> dict:
+        """What /v1/status says."""
+        return json.loads(self.get("/v1/status"))
+
+    def metrics(self) -> dict[str, float]:
+        """What /metrics says, by name and labels."""
+        lines = [line for line in self.get("/metrics").decode().splitlines() if not line.startswith("#")]
+        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
 
     def request(self, path: str, *headers: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
         """Status, headers with lower-case names, body."""
@@ -86,10 +105,11 @@ def parse_answer(data: bytes) -> tuple[int, dict[str, str], bytes]:
 
 
 @contextlib.contextmanager
-def running(store: Path, limits: ServerLimits | None = None):
-    """A daemon over `store` on a free port, stopped at the end."""
+def running(store: Path, limits: ServerLimits | None = None, **options: object):
+    """A daemon over `store` on a free port, stopped at the end; `options` are those of Config."""
+    config = Config(store, port=0, limits=limits or ServerLimits(), **options)
     started: Future = Future()
-    thread = Thread(target=lambda: asyncio.run(_serve(store, limits or ServerLimits(), started)))
+    thread = Thread(target=lambda: asyncio.run(_serve(config, started)))
     thread.start()
     try:
         url, loop, stop = started.result(10)
@@ -102,13 +122,11 @@ def running(store: Path, limits: ServerLimits | None = None):
         assert not thread.is_alive()
 
 
-async def _serve(store: Path, limits: ServerLimits, started: Future) -> None:
+async def _serve(config: Config, started: Future) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     try:
-        await run(
-            Config(store, port=0, limits=limits), ready=lambda url: started.set_result((url, loop, stop)), stop=stop
-        )
+        await run(config, ready=lambda url: started.set_result((url, loop, stop)), stop=stop)
     except BaseException as error:
         if started.done():
             raise

@@ -36,7 +36,10 @@ def test_a_range_inside_the_file_is_answered_exactly(first, more, size):
 
 
 @given(
-    st.one_of(st.text(max_size=200), st.from_regex(r"(packs|holdings|catalog|placements)/[ -~]{0,80}", fullmatch=True))
+    st.one_of(
+        st.text(max_size=200),
+        st.from_regex(r"(packs|holdings|catalog|placements|releases/A)/[ -~]{0,80}", fullmatch=True),
+    )
 )
 def test_public_paths_stay_inside_the_docroot(path):
     try:

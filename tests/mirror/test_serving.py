@@ -17,9 +17,13 @@ KINDS = [
     (PACK_PATH, PACK_ID, "application/octet-stream", True),
     (f"/manifests/cd/{MANIFEST_ID}", MANIFEST_ID, "application/octet-stream", True),
     (f"/attributes/cd/{MANIFEST_ID}", MANIFEST_ID, "application/octet-stream", True),
+    (f"/provenance/cd/{MANIFEST_ID}", MANIFEST_ID, "application/octet-stream", True),
+    (f"/releases/Demo/{RELEASE}/{MANIFEST_ID}.manifest", "", "application/octet-stream", True),
     (f"/placements/{RELEASE}.1", blake3(b"placement").hexdigest(), "application/octet-stream", True),
-    ("/catalog/1.root.json", blake3(b"{}").hexdigest(), "application/json", True),
-    ("/catalog/timestamp.json", blake3(b"{}").hexdigest(), "application/json", False),
+    ("/catalog/1.root.json", "", "application/json", True),
+    ("/catalog/1.line-Demo.json", "", "application/json", True),
+    ("/catalog/1.timestamp.json", "", "application/json", True),
+    ("/catalog/timestamp.json", "", "application/json", False),
     (f"/holdings/{RELEASE}", blake3(b'{"format":1}\n').hexdigest(), "application/json", False),
 ]
 
@@ -32,7 +36,7 @@ def test_every_kind_has_its_headers(daemon, path, etag_id, content_type, immutab
     assert (status, body) == (200, stored if method == "GET" else b"")
     assert headers.pop("date")
     assert headers == {
-        "etag": f'"b3-{etag_id}"',
+        "etag": f'"b3-{etag_id or blake3(stored).hexdigest()}"',
         "cache-control": IMMUTABLE if immutable else "max-age=61, no-transform",
         "accept-ranges": "bytes",
         "content-type": content_type,
@@ -128,6 +132,11 @@ def test_conditions(daemon, header, status):
         f"/packs/ab/{PACK_ID}%00",
         f"/placements/{RELEASE}.01",
         f"/placements/{RELEASE}",
+        f"/releases/Demo/{RELEASE}/{MANIFEST_ID}.secret",
+        f"/releases/Other/{RELEASE}/{MANIFEST_ID}.manifest",
+        f"/releases/Demo/{RELEASE}/{MANIFEST_ID[1:]}.manifest",
+        f"/releases/Demo/Demo/{MANIFEST_ID}.manifest",
+        f"/releases/Demo/{RELEASE}",
         "/holdings/.hidden",
         "/holdings/..%2Fstore.json",
         "/catalog/..%2F..%2Fprivate%2Fsecret",

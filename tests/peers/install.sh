@@ -15,6 +15,11 @@ want mkfs.xfs xfsprogs
 want xfs_io xfsprogs
 want sshfs sshfs
 want socat socat
+want faketime faketime
+want softhsm2-util softhsm2
+want pkcs11-tool opensc
+want ssh-keygen openssh-client
+want openssl openssl
 [ -x /usr/lib/openssh/sftp-server ] || missing="$missing openssh-sftp-server"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" -ne 0 ]; then

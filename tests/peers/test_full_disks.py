@@ -140,7 +140,7 @@ def test_a_store_that_may_not_be_written_can_be_read(tmp_path, site, origin, sma
         assert "written" in refused.err or "read-only" in refused.err
         assert str(store) in refused.err
         assert "read-only" in site.fails(6, "install", SECOND, "--from", store, "--root", root).err.lower()
-        site.fails(6, "catalog", "refresh", "--store", store)
+        site.fails(6, "trust", "refresh", "--store", store)
         disk.remount("rw")
         site.publish(origin.old, OLD, store)
         site.ok("install", SECOND, "--from", store, "--root", root)

@@ -25,8 +25,8 @@ from pacstore.publish import Published, publish
 from pacstore.readback import Report
 from pacstore.release import Release
 from pacstore.store import Store
-from pacstore.trust.keys import KeyRing
-from pacstore.trust.repository import Catalog
+from pacstore.trust.keyring import KeyRing
+from pacstore.trust.repository import Catalog, create
 from pacstore.trust.targets import CatalogRelease
 
 NOW = 1_800_000_000.0
@@ -116,14 +116,14 @@ class Origin:
     def make(cls, top: Path) -> Origin:
         store = Store.create(top / "store")
         keys = KeyRing(top / "keys")
-        catalog = Catalog.create(store.storage, keys, now=NOW)
+        catalog = create(store.storage, keys, now=NOW, drafts=store.drafts)
         return cls(top, store, catalog, keys)
 
     def again(self) -> Origin:
         """The same, as a process that starts now finds it."""
         self.store.close()
         store = Store.open(self.store.path, writable=True)
-        return Origin(self.top, store, Catalog.open(store.storage), self.keys)
+        return Origin(self.top, store, Catalog.open(store.storage, store.drafts), self.keys)
 
     def publish(
         self, directory: Path, name: str = NAME, *, options: PackingOptions = OPTIONS, progress: Notes | None = None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import shutil
@@ -11,9 +12,11 @@ from pacstore.check import catalog_releases, check, statistics
 from pacstore.digest import Digest
 from pacstore.documents import read_manifest, read_placement
 from pacstore.errors import Corrupt, NotFound
+from pacstore.links import link_targets
 from pacstore.pack import HEADER, TableBuilder, ending
 from pacstore.progress import Silent
 from pacstore.reindex import reindex
+from pacstore.release import Release
 from pacstore.storage import DocumentKind, ObjectKind, document_path, object_path
 from pacstore.store import Store
 from pacstore.trust.repository import Catalog
@@ -128,7 +131,7 @@ def test_one_bit_anywhere_in_a_document_is_found(copy, name, what):
 
 @pytest.mark.parametrize("damage", ["empty", "short", "long", "missing", "another"])
 def test_files_cut_extended_removed_or_swapped(copy, damage):
-    for path in [p for p in copy.public() if p.split("/")[0] not in ("catalog", "store.json")]:
+    for path in [p for p in copy.public() if p.split("/")[0] not in ("catalog", "store.json", "releases")]:
         file = copy.store.public / path
         data = file.read_bytes()
         others = [p for p in file.parent.parent.rglob("*") if p.is_file() and p != file]
@@ -148,7 +151,7 @@ def test_files_cut_extended_removed_or_swapped(copy, damage):
 
 def test_what_no_release_needs_is_read_back_too(copy):
     data = b"an orphan that an interrupted publish left"
-    for kind in (ObjectKind.MANIFEST, ObjectKind.ATTRIBUTES):
+    for kind in (ObjectKind.MANIFEST, ObjectKind.ATTRIBUTES, ObjectKind.PROVENANCE):
         with copy.store.storage.stage(kind) as staged:
             staged.write(data)
             staged.publish(Digest.of(data))
@@ -160,7 +163,7 @@ def test_what_no_release_needs_is_read_back_too(copy):
 
 
 def test_strays_are_named_and_stop_nothing(copy):
-    for path in ("packs/.nfs001", "packs/ab/README", "manifests/zz/x", "attributes/tmp"):
+    for path in ("packs/.nfs001", "packs/ab/README", "manifests/zz/x", "attributes/tmp", "releases/Demo/tmp"):
         write(copy.store.public / path, b"stray")
     pack = next(copy.store.storage.digests(ObjectKind.PACK))
     write(copy.store.public / f"packs/zz/{pack}", b"misplaced")
@@ -170,6 +173,7 @@ def test_strays_are_named_and_stop_nothing(copy):
         "packs/ab/README",
         "manifests/zz/x",
         "attributes/tmp",
+        "releases/Demo/tmp",
         f"packs/zz/{pack}",
     }
     assert all("is no object of this store" in damage.fault for damage in report.damage)
@@ -320,3 +324,67 @@ def test_a_missing_holdings_file_is_damage(copy):
     with pytest.raises(NotFound):
         copy.store.storage.get(DocumentKind.HOLDINGS, NAME, limit=1)
     assert copy.check().releases == [NAME]
+
+
+def test_a_release_that_need_not_be_held_and_is_not_is_dropped_not_damaged(copy):
+    copy.store.storage.remove(DocumentKind.HOLDINGS, NAME)
+    releases = catalog_releases(copy.store)
+    report = check(copy.store, releases, progress=Silent(), droppable={Release.parse(NAME)})
+    assert (report.damage, report.releases, report.releases_checked, report.releases_dropped) == ([], [], 1, 1)
+    report = check(copy.store, releases, progress=Silent(), droppable={Release.parse(NEXT)})
+    assert (report.releases, report.releases_dropped) == ([NAME], 0)
+
+
+def test_a_release_that_need_not_be_held_but_is_is_checked(copy):
+    flip(copy.store.public / document_path(DocumentKind.PLACEMENT, f"{NAME}.1"), 100)
+    report = check(copy.store, catalog_releases(copy.store), progress=Silent(), droppable={Release.parse(NAME)})
+    assert (report.releases, report.releases_dropped) == ([NAME], 0)
+
+
+def test_a_damaged_file_of_two_names_is_named_once(origin, trees):
+    origin.publish(trees[0])
+    path = object_path(ObjectKind.MANIFEST, origin.entry().manifest.digest)
+    flip(origin.store.public / path, 100)
+    assert places(origin.check()) == {path}
+
+
+@pytest.mark.parametrize("damage", ["flipped", "empty", "another"])
+def test_a_link_that_is_not_what_its_name_says_is_named(copy, damage):
+    """Whether the catalog names it or not. No release is damaged by that."""
+    links = list(copy.store.storage.links())
+    assert len(links) == 6
+    orphan = f"releases/Demo/{NAME}/{'0' * 64}.placement"
+    write(copy.store.public / orphan, b"left by an interrupted publish, and damaged")
+    for path in (links[1], links[4]):
+        file = copy.store.public / path
+        data = file.read_bytes()
+        other = (copy.store.public / links[2]).read_bytes()
+        overwrite(file, {"flipped": bytes([data[0] ^ 1]) + data[1:], "empty": b"", "another": other}[damage])
+    report = copy.check()
+    assert places(report) == {links[1], links[4], orphan}
+    assert (report.releases, report.links_missing) == ([], 0)
+    assert link_targets(copy.store.storage, copy.catalog.releases()) == []
+    assert places(copy.check()) == {orphan}
+
+
+def test_an_orphan_link_that_is_what_its_name_says_is_no_damage(copy):
+    data = b"left by an interrupted publish"
+    write(copy.store.public / f"releases/Demo/{NAME}/{hashlib.sha256(data).hexdigest()}.manifest", data)
+    assert copy.check().damage == []
+
+
+def test_missing_links_are_counted_and_can_be_made(copy):
+    shutil.rmtree(copy.store.public / "releases")
+    report = copy.check()
+    assert (report.damage, report.links_missing) == ([], 6)
+    assert link_targets(copy.store.storage, copy.catalog.releases()) == []
+    report = copy.check()
+    assert (report.damage, report.links_missing) == ([], 0)
+
+
+def test_of_a_release_without_all_its_documents_no_link_is_promised(copy):
+    shutil.rmtree(copy.store.public / "releases")
+    copy.store.storage.remove(DocumentKind.PLACEMENT, f"{NAME}.1")
+    assert link_targets(copy.store.storage, copy.catalog.releases()) == [Release.parse(NAME)]
+    assert len([path for path in copy.store.storage.links() if NEXT in path]) == 3
+    assert copy.check().links_missing == 1

@@ -13,7 +13,7 @@ from pacstore.publish import publish
 from pacstore.release import Release
 from pacstore.storage import DocumentKind, ObjectKind
 from pacstore.store import Store
-from pacstore.trust.repository import DEFAULT_EXPIRY, DEFAULT_THRESHOLDS, Catalog
+from pacstore.trust.repository import Catalog
 from tests.contract.faulty import FaultyStorage, Killed, disk_full, killed, unavailable
 from tests.store.releases import (
     NAME,
@@ -133,7 +133,7 @@ def test_a_missing_key_is_known_before_anything_is_read(origin, trees):
     origin.publish(trees[0])
     (origin.keys.directory / "line-Demo.pem").unlink()
     notes = Notes()
-    with pytest.raises(NotFound, match="the key line-Demo is not here"):
+    with pytest.raises(NotFound, match="no key of this line is here"):
         origin.publish(trees[1], NEXT, progress=notes)
     assert notes.phases == []
 
@@ -152,7 +152,7 @@ def test_no_directory_that_is_published_leaves_a_file_open(origin, trees):
 def with_faults(origin, at, fail, only=()):
     faulty = FaultyStorage(origin.store.storage, at, fail, only)
     origin.store.storage = faulty
-    catalog = Catalog(faulty, origin.catalog.root_bytes, DEFAULT_EXPIRY, DEFAULT_THRESHOLDS)
+    catalog = Catalog(faulty)
     return Origin(origin.top, origin.store, catalog, origin.keys), faulty
 
 
@@ -366,8 +366,10 @@ def test_modes_of_what_is_published(origin, trees):
     for path in origin.store.public.rglob("*"):
         top = path.relative_to(origin.store.public).parts[0]
         modes.setdefault((top, path.is_dir()), set()).add(oct(path.stat().st_mode & 0o777))
-    for kind in ObjectKind:
+    for kind in (ObjectKind.PACK, ObjectKind.MANIFEST, ObjectKind.ATTRIBUTES):
         assert modes[kind.value, False] == {"0o444"}
+    # Links are the documents themselves.
+    assert modes["releases", False] == {"0o444", "0o644"}
     assert {mode for (_, is_dir), found in modes.items() if is_dir for mode in found} == {"0o755"}
     assert modes["holdings", False] == modes["catalog", False] == modes["store.json", False] == {"0o644"}
     assert origin.store.private.stat().st_mode & 0o777 == 0o700

@@ -9,10 +9,22 @@ import pytest
 
 from pacstore import durable
 from pacstore.backends.directory import DirectoryStorage
+from pacstore.digest import Digest
 from pacstore.durable import make_directory, staged_file, unavailable
 from pacstore.errors import NotFound, Unavailable
 from pacstore.storage import DocumentKind, ObjectKind, object_path
-from tests.contract.storage import DATA, DIGEST, StorageContract, read_object, store_object
+from tests.contract.storage import (
+    DATA,
+    DIGEST,
+    LINKED,
+    SHA,
+    TARGET,
+    StorageContract,
+    read_link,
+    read_object,
+    store_object,
+    stored_links,
+)
 from tests.store.releases import as_nobody, limit_file_size
 
 
@@ -163,3 +175,69 @@ def test_reading_after_replacing_a_damaged_object(storage):
     path.write_bytes(b"damaged")
     store_object(storage)
     assert read_object(storage, DIGEST) == DATA
+
+
+def test_a_link_is_the_very_file(storage):
+    """So it takes no room, and its mode is that of the file."""
+    for link in stored_links(storage):
+        storage.link([link])
+        assert os.path.samefile(storage.public / link.path, storage.public / link.file)
+    assert os.listdir(storage.public.parent / "staging") == []
+
+
+@pytest.mark.parametrize("mask", [0, 0o077])
+def test_the_directories_of_links_can_be_read_by_a_web_server(storage, mask):
+    old = os.umask(mask)
+    try:
+        storage.link(stored_links(storage))
+    finally:
+        os.umask(old)
+    modes = [(storage.public / path).stat().st_mode for path in ("releases", "releases/Demo", TARGET)]
+    assert [stat.S_IMODE(mode) for mode in modes] == [0o755] * 3
+
+
+def test_a_link_to_a_damaged_copy_is_made_anew(storage):
+    """As it is after a copy of the store that does not know hard links."""
+    links = stored_links(storage)
+    storage.link(links)
+    for link in links:
+        path = storage.public / link.path
+        path.unlink()
+        path.write_bytes(b"damaged")
+    storage.link(links)
+    assert [read_link(storage, link.path) for link in links] == [kind.encode() for kind in LINKED]
+
+
+def test_what_is_no_link_is_not_listed_as_one(storage):
+    storage.link(stored_links(storage))
+    paths = [
+        "releases/.nfs1",
+        "releases/Demo/README",
+        f"{TARGET}/manifest",
+        f"releases/Other/Demo-1.0-x/{SHA}.manifest",
+    ]
+    for path in paths:
+        (storage.public / path).parent.mkdir(parents=True, exist_ok=True)
+        (storage.public / path).write_bytes(b"")
+    (storage.public / TARGET / "link").symlink_to("manifest")
+    (storage.public / "releases/empty").mkdir()
+    assert len(list(storage.links())) == 4
+    assert sorted(storage.strays()) == sorted([*paths, f"{TARGET}/link"])
+
+
+def test_a_store_of_before_provenance_and_links(storage):
+    """It has no directories for either: that is no error, and they are made when they are needed."""
+    (storage.public / "provenance").rmdir()
+    assert list(storage.digests(ObjectKind.PROVENANCE)) == []
+    assert (list(storage.strays()), list(storage.links())) == ([], [])
+    links = stored_links(storage)
+    storage.link(links)
+    assert read_object(storage, Digest.of(b"provenance"), ObjectKind.PROVENANCE) == b"provenance"
+    assert len(list(storage.links())) == 4
+
+
+def test_a_docroot_that_is_not_there_is_not_empty(storage):
+    (storage.public).rename(storage.public.parent / "elsewhere")
+    for call in (storage.links, storage.strays, lambda: storage.digests(ObjectKind.PROVENANCE)):
+        with pytest.raises(NotFound):
+            list(call())

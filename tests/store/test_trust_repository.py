@@ -7,10 +7,11 @@ from pacstore.backends.memory import MemoryStorage
 from pacstore.errors import Corrupt, NotFound, Refused
 from pacstore.release import Release
 from pacstore.storage import DocumentKind
+from pacstore.trust.ceremony import Founding, Keys
 from pacstore.trust.client import open_catalog
-from pacstore.trust.keys import KeyRing
-from pacstore.trust.metadata import Expiry, Thresholds
-from pacstore.trust.repository import Catalog
+from pacstore.trust.keyring import KeyRing
+from pacstore.trust.metadata import Expiry
+from pacstore.trust.repository import Catalog, create
 from tests.store.trust_world import DAY, NOW, RELEASE, Crash, HookedStorage, MemorySource, World, crash, document, entry
 
 OTHER = "AtlasOffline-17.2.1-x86_64-slc6-gcc46-opt"
@@ -47,14 +48,16 @@ def test_the_files_are_those_of_the_format(world):
     assert set(manifest["hashes"]) == {"sha256"}
 
 
-def test_a_new_line_reports_the_key_it_made(tmp_path):
+def test_a_new_line_gets_a_key_of_its_own(tmp_path):
     keys = KeyRing(tmp_path / "keys")
-    catalog = Catalog.create(MemoryStorage(), keys, now=NOW)
+    catalog = create(MemoryStorage(), keys, now=NOW)
     first = catalog.publish(entry(), keys, now=NOW)
     assert first.changed
-    assert first.created_keys == ("line-AtlasOffline",)
+    assert first.committed == ("line-AtlasOffline", "targets")
+    assert keys.names() == ["line-AtlasOffline", "online", "root", "targets"]
     second = catalog.publish(entry(OTHER), keys, now=NOW)
-    assert (second.created_keys, second.version) == ((), first.version + 1)
+    assert (second.committed, second.version) == (("line-AtlasOffline",), first.version + 1)
+    assert second.waiting == ()
 
 
 def test_the_same_tree_again_changes_nothing(world):
@@ -77,7 +80,7 @@ def test_names_that_differ_in_case_only_are_refused(world, name):
     with pytest.raises(Refused, match="differs only in case"):
         world.publish(name)
     assert world.storage.files == before
-    assert not world.keys.has("line-ATLASOffline")
+    assert "line-ATLASOffline" not in world.keys.names()
 
 
 @pytest.mark.parametrize(
@@ -102,7 +105,7 @@ def test_open_and_create_know_whether_there_is_a_catalog(world):
     with pytest.raises(NotFound, match="no catalog"):
         Catalog.open(MemoryStorage())
     with pytest.raises(Refused, match="already"):
-        Catalog.create(world.storage, world.keys, now=NOW)
+        create(world.storage, world.keys, now=NOW)
     again = Catalog.open(world.storage)
     assert again.catalog_id == world.catalog.catalog_id
     assert len(again.catalog_id) == 16
@@ -117,11 +120,11 @@ def test_releases_of_all_lines_are_listed_in_order(world):
 
 
 def test_a_missing_targets_key_stops_a_new_line_before_anything_is_made(world):
-    world.keys.path("targets").unlink()
+    world.lose("targets")
     before = world.copy()
-    with pytest.raises(NotFound, match="targets"):
+    with pytest.raises(Refused, match="no such line"):
         world.publish("Zebra-1-any")
-    assert not world.keys.has("line-Zebra")
+    assert "line-Zebra" not in world.keys.names()
     assert world.storage.files == before
     assert world.publish(OTHER).changed
 
@@ -131,25 +134,24 @@ def test_keys_that_are_not_the_catalogs_are_refused(world, tmp_path):
     for name in ("online", "line-AtlasOffline"):
         strangers.create(name)
     before = world.copy()
-    for use in (
-        lambda: world.catalog.publish(entry(OTHER), strangers, now=NOW),
-        lambda: world.catalog.refresh(strangers, now=NOW),
-    ):
-        with pytest.raises(Refused, match="trusts"):
-            use()
+    with pytest.raises(NotFound, match="no key of this line is here"):
+        world.catalog.publish(entry(OTHER), strangers, now=NOW)
+    with pytest.raises(Refused, match="needs 1 of the keys that the catalog trusts for it, here are 0"):
+        world.catalog.refresh(strangers, now=NOW)
     assert world.storage.files == before
 
 
 def test_thresholds_that_the_keys_cannot_meet_are_refused_before_anything_is_written(tmp_path):
     storage = MemoryStorage()
-    with pytest.raises(Refused, match="needs 2"):
-        Catalog.create(storage, KeyRing(tmp_path / "keys"), now=NOW, thresholds=Thresholds(root=2))
+    keys = KeyRing(tmp_path / "keys")
+    one, two = (Keys((keys.create(name),), threshold) for name, threshold in (("one", 1), ("two", 2)))
+    with pytest.raises(Refused, match="2 of 1 keys cannot be asked for"):
+        Catalog(storage).found(Founding(two, one, one), keys, now=NOW)
     assert storage.files == {}
 
 
 def test_a_placement_is_replaced_with_the_online_key_alone(world):
-    for name in ("root", "targets", "line-AtlasOffline"):
-        world.keys.path(name).unlink()
+    world.lose("root", "targets", "line-AtlasOffline")
     name = Release.parse(RELEASE)
     assert world.catalog.replace_placement(name, document("second"), 2, world.keys, now=NOW)
     assert not world.catalog.replace_placement(name, document("second"), 2, world.keys, now=NOW)
@@ -164,9 +166,9 @@ def test_a_placement_is_replaced_with_the_online_key_alone(world):
 
 
 def test_refresh_prolongs_what_the_online_key_signs(world):
-    world.keys.path("root").unlink()
+    world.lose("root")
     before = world.catalog.expiries()
-    version = world.catalog.refresh(world.keys, now=NOW + DAY)
+    version = world.catalog.refresh(world.keys, now=NOW + DAY).version
     assert version == world.catalog.version
     after = world.catalog.expiries()
     assert {role for role in after if after[role] > before[role]} == {"timestamp"}
@@ -177,8 +179,8 @@ def test_refresh_prolongs_what_the_online_key_signs(world):
 
 
 def test_renew_prolongs_what_the_keys_here_sign(world):
-    world.keys.path("targets").unlink()
-    assert world.catalog.renew(world.keys, now=NOW + 300 * DAY) == ["root", "line-AtlasOffline"]
+    done = world.catalog.renew(["root", "line-AtlasOffline"], world.keys, now=NOW + 300 * DAY)
+    assert done.committed == ("line-AtlasOffline", "root")
     expiries = world.catalog.expiries()
     assert expiries["root"] == expiries["line-AtlasOffline"] == NOW + 665 * DAY
     assert expiries["targets"] == NOW + 365 * DAY
@@ -187,7 +189,7 @@ def test_renew_prolongs_what_the_keys_here_sign(world):
 
 def test_lifetimes_are_configurable(tmp_path):
     keys, storage = KeyRing(tmp_path / "keys"), MemoryStorage()
-    catalog = Catalog.create(storage, keys, now=NOW, expiry=Expiry(timestamp=2, snapshot=14))
+    catalog = create(storage, keys, now=NOW, expiry=Expiry(timestamp=2, snapshot=14))
     expiries = catalog.expiries()
     assert (expiries["timestamp"], expiries["snapshot"]) == (NOW + 2 * DAY, NOW + 14 * DAY)
 
@@ -198,11 +200,11 @@ def test_a_crash_at_any_write_of_create_can_be_finished(tmp_path, after):
         keys, storage = KeyRing(tmp_path / f"keys{n}"), MemoryStorage()
         hooked = HookedStorage(storage, n, crash, after=after)
         try:
-            Catalog.create(hooked, keys, now=NOW)
+            create(hooked, keys, now=NOW)
         except Crash:
             root = storage.files.get("catalog/1.root.json")
             if "catalog/timestamp.json" not in storage.files:
-                catalog = Catalog.create(storage, keys, now=NOW)
+                catalog = create(storage, keys, now=NOW)
                 assert root in (None, catalog.root_bytes)
             catalog = Catalog.open(storage)
             assert catalog.publish(entry(), keys, now=NOW).changed
@@ -215,9 +217,9 @@ def test_a_crash_at_any_write_of_create_can_be_finished(tmp_path, after):
 def test_the_remains_of_a_creation_with_other_keys_are_refused(tmp_path):
     storage = MemoryStorage()
     with pytest.raises(Crash):
-        Catalog.create(HookedStorage(storage, 1, crash), KeyRing(tmp_path / "a"), now=NOW)
+        create(HookedStorage(storage, 1, crash), KeyRing(tmp_path / "a"), now=NOW)
     with pytest.raises(Refused, match="other keys"):
-        Catalog.create(storage, KeyRing(tmp_path / "b"), now=NOW)
+        create(storage, KeyRing(tmp_path / "b"), now=NOW)
 
 
 @pytest.mark.parametrize("after", [False, True])

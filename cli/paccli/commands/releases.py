@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from paccli.options import Days, FirstUse, From, Json, Keys, Quiet, ReleaseName, RootKeys, TrustOptions
+from paccli.options import (
+    AsOf,
+    Days,
+    FirstUse,
+    From,
+    Json,
+    Keys,
+    PassphraseFile,
+    Quiet,
+    ReleaseName,
+    RootKeys,
+    TrustOptions,
+)
 from paccli.output import Output, date, fields, reporting, size
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from paccli.sources import Opened
+    from pacstore.provenance import Artifact, Summary
     from pacstore.publish import Published
+    from pacstore.release import Release
+    from pacstore.trust.client import VerifiedCatalog
     from pacstore.trust.targets import CatalogRelease
 
 
@@ -34,6 +54,10 @@ def publish(
     state_dir: Annotated[
         Path | None, typer.Option("--state-dir", help="Where a new store keeps its databases: local disk.")
     ] = None,
+    sign_later: Annotated[
+        bool, typer.Option("--sign-later", help="Without the line's key: its manager signs with pacball trust sign.")
+    ] = False,
+    passphrase_file: PassphraseFile = None,
     timestamp_days: Days = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -52,10 +76,18 @@ def publish(
         publishing.check_directory(directory, to)
         options = PackingOptions(level=level, read_back=read_back, sizes=PackSizes(rewrite_share=rewrite_share))
         with Store.create(to, state_dir=state_dir) as store, showing(quiet=quiet or as_json) as progress:
-            catalog, ring = open_or_create_catalog(store, keys, timestamp_days, output.note)
+            catalog, ring = open_or_create_catalog(store, keys, timestamp_days, passphrase_file, output.note)
             started = time.monotonic()
             done = publishing.publish(
-                directory, name, store, catalog, keys=ring, options=options, progress=progress, now=time.time
+                directory,
+                name,
+                store,
+                catalog,
+                keys=ring,
+                options=options,
+                progress=progress,
+                now=time.time,
+                sign_later=sign_later,
             )
         seconds = time.monotonic() - started
         _print_published(output, done, seconds)
@@ -69,6 +101,8 @@ def _print_published(output: Output, done: Published, seconds: float) -> None:
     else:
         output.text(f"published {done.release}: {done.files} files, {size(done.bytes_total)}, tree {done.tree_digest}")
         rewritten = f", {size(done.bytes_rewritten)} stored again" if done.bytes_rewritten else ""
+        if done.waiting:
+            output.text("  it waits for signatures, or for the origin: pacball trust status --store STORE")
         output.text(f"  {size(done.bytes_new)} new{rewritten}; {size(done.bytes_stored)} in new packs; {seconds:.1f} s")
     output.result({**fields(done), "seconds": round(seconds, 3)})
 
@@ -78,21 +112,42 @@ def list_releases(
     project: Annotated[str | None, typer.Option("--project", help="Only the releases of this project.")] = None,
     root_keys: RootKeys = None,
     trust_on_first_use: FirstUse = False,
+    as_of: AsOf = None,
     as_json: Json = False,
 ) -> None:
     """List the releases of a source."""
     with reporting(as_json=as_json) as output:
         from paccli.sources import opening  # noqa: PLC0415
 
-        with opening(source, TrustOptions(root_keys, trust_on_first_use), output) as opened:
+        with opening(source, TrustOptions(root_keys, trust_on_first_use, as_of), output) as opened:
             releases = opened.catalog.releases(project)
+            lapsed = _lapsed(opened.catalog, releases, output)
         for entry in releases:
             when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(entry.published))
-            output.text(f"{entry.release}  {size(entry.total_bytes)}  {entry.files} files  {when}Z")
-        output.result({"releases": [_summary(entry) for entry in releases]})
+            marks = "".join(f"  {mark}" for mark in _marks(entry, lapsed))
+            output.text(f"{entry.release}  {size(entry.total_bytes)}  {entry.files} files  {when}Z{marks}")
+        output.result({"releases": [_summary(entry, lapsed) for entry in releases]})
 
 
-def _summary(entry: CatalogRelease) -> dict[str, object]:
+def _marks(entry: CatalogRelease, lapsed: Collection[Release]) -> list[str]:
+    """What sets a release apart, for people: that it was withdrawn, and why; that its line keeps it no longer."""
+    from pacstore.errors import printable  # noqa: PLC0415
+
+    marks = []
+    if entry.withdrawal is not None:
+        instead = f"; use {entry.withdrawal.replaced_by}" if entry.withdrawal.replaced_by is not None else ""
+        marks.append(f"withdrawn {date(entry.withdrawal.at)[:10]}: {printable(entry.withdrawal.reason)}{instead}")
+    if entry.release in lapsed:
+        marks.append("lapsed")
+    return marks
+
+
+def _summary(entry: CatalogRelease, lapsed: Collection[Release]) -> dict[str, object]:
+    withdrawn = None
+    if entry.withdrawal is not None:
+        found = entry.withdrawal
+        replaced_by = str(found.replaced_by) if found.replaced_by is not None else None
+        withdrawn = {"at": date(found.at), "reason": found.reason, "replaced_by": replaced_by}
     return {
         "release": str(entry.release),
         "tree_digest": entry.tree_digest.hex,
@@ -102,6 +157,9 @@ def _summary(entry: CatalogRelease) -> dict[str, object]:
         "bytes_total": entry.total_bytes,
         "files": entry.files,
         "published": date(entry.published),
+        "withdrawn": withdrawn,
+        "lapsed": entry.release in lapsed,
+        "provenance_digest": entry.provenance.digest.hex if entry.provenance is not None else None,
     }
 
 
@@ -110,32 +168,123 @@ def show(
     source: From = None,
     root_keys: RootKeys = None,
     trust_on_first_use: FirstUse = False,
+    as_of: AsOf = None,
+    provenance: Annotated[
+        bool, typer.Option("--provenance", help="Print the provenance document itself, as it was attached.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what a release is and where its bytes are."""
+    """Show what a release is, where its bytes are, and what its provenance states."""
     with reporting(as_json=as_json) as output:
         from paccli.sources import opening  # noqa: PLC0415
-        from pacstore.install.documents import fetch_documents, fetch_placement  # noqa: PLC0415
         from pacstore.release import Release  # noqa: PLC0415
 
         name = Release.parse(release)
-        with opening(source, TrustOptions(root_keys, trust_on_first_use), output) as opened:
+        with opening(source, TrustOptions(root_keys, trust_on_first_use, as_of), output) as opened:
             entry = opened.catalog.release(name)
-            documents = fetch_documents(opened.source, entry)
-            placement = fetch_placement(opened.source, entry, documents.manifest)
-        tree = documents.manifest.tree
-        values = _summary(entry) | {
-            "entries": tree.entries,
-            "symlinks": len(tree.target_lengths),
-            "hard_link_groups": len(documents.attributes.group_sizes),
-            "chunks": documents.manifest.chunks,
-            "frames": placement.frames,
-            "packs": len(placement.pack_ids),
-            "bytes_to_download": int(placement.frame_lengths.sum(dtype="u8")),
-        }
+            if provenance:
+                return _print_document(output, opened, entry)
+            counted = opened.catalog.releases(name.project) if opened.catalog.retain(name.project) else []
+            lapsed = _lapsed(opened.catalog, counted, output)
+            extent = _extent(opened, entry, output, gone=entry.withdrawal is not None or name in lapsed)
+            stated = _stated(opened, entry, output)
+        values = _summary(entry, lapsed) | extent
+        for mark in _marks(entry, lapsed):
+            output.text(mark)
         for key, value in values.items():
-            output.text(f"{key:18} {value}")
-        output.result(values)
+            if key not in ("withdrawn", "lapsed") and value is not None:
+                output.text(f"{key:18} {value}")
+        _print_stated(output, stated)
+        output.result(values | {"provenance": fields(stated) if stated is not None else None})
+    return None
+
+
+def _extent(opened: Opened, entry: CatalogRelease, output: Output, *, gone: bool) -> dict[str, object]:
+    """What the documents of a release say; nothing where it may be gone, and is: the catalog's own words are shown then."""
+    from pacstore.errors import NotFound  # noqa: PLC0415
+    from pacstore.install.documents import fetch_documents, fetch_placement  # noqa: PLC0415
+
+    try:
+        documents = fetch_documents(opened.source, entry)
+        placement = fetch_placement(opened.source, entry, documents.manifest)
+    except NotFound as error:
+        if not gone:
+            raise
+        output.note(f"pacball: this source has the release no longer: {error}")
+        return {}
+    return {
+        "entries": documents.manifest.tree.entries,
+        "symlinks": len(documents.manifest.tree.target_lengths),
+        "hard_link_groups": len(documents.attributes.group_sizes),
+        "chunks": documents.manifest.chunks,
+        "frames": placement.frames,
+        "packs": len(placement.pack_ids),
+        "bytes_to_download": int(placement.frame_lengths.sum(dtype="u8")),
+    }
+
+
+def _print_document(output: Output, opened: Opened, entry: CatalogRelease) -> None:
+    from pacstore.errors import printable  # noqa: PLC0415
+    from pacstore.provenance import fetch_provenance  # noqa: PLC0415
+
+    data = fetch_provenance(opened.source, entry)
+    if sys.stdout.isatty():
+        # For eyes alone: whoever wrote it could steer the terminal.
+        for line in data.decode("utf-8", "replace").expandtabs().split("\n"):
+            output.text(printable(line))
+    elif not output.as_json:
+        # As it is, byte by byte: others verify signatures over it.
+        sys.stdout.buffer.write(data)
+    output.result({"release": str(entry.release), "document": data.decode("utf-8", "replace")})
+
+
+def _stated(opened: Opened, entry: CatalogRelease, output: Output) -> Summary | None:
+    """What the provenance states; None where there is none, or none that can be read, which is said then."""
+    from pacstore.errors import Corrupt, NotFound  # noqa: PLC0415
+    from pacstore.provenance import Statement, fetch_provenance  # noqa: PLC0415
+
+    if entry.provenance is None:
+        return None
+    try:
+        data = fetch_provenance(opened.source, entry)
+    except NotFound:
+        output.note("pacball: this source does not have the provenance that the catalog names; another one may")
+        return None
+    try:
+        return Statement.parse(data, place=f"the provenance of {entry.release}").summary()
+    except Corrupt as error:
+        output.note(f"pacball: the provenance is signed, but cannot be read: {error}")
+        return None
+
+
+def _print_stated(output: Output, stated: Summary | None) -> None:
+    from pacstore.errors import printable  # noqa: PLC0415
+
+    if stated is None:
+        return
+    keys = ", ".join(stated.signed_by_unverified) or "nobody"
+    output.text("its provenance states (the line's key signed the document; no signature inside it was verified):")
+    for label, text in (
+        ("predicate", stated.predicate_type),
+        ("built by", stated.builder),
+        ("build type", stated.build_type),
+        ("started", stated.started),
+        ("finished", stated.finished),
+        ("signed by", f"{keys} (not verified)"),
+    ):
+        if text:
+            output.text(f"  {label:16} {printable(text)}")
+    for label, artifacts, count in (
+        ("source", stated.sources, stated.source_count),
+        ("subject", stated.subjects, stated.subject_count),
+    ):
+        for line in _artifact_lines(artifacts, count):
+            output.text(f"  {label:16} {printable(line)}")
+
+
+def _artifact_lines(artifacts: Sequence[Artifact], count: int) -> list[str]:
+    lines = [" ".join([one.name, *(f"{k}:{v}" for k, v in one.digests.items())]).strip() for one in artifacts]
+    return [*lines, f"and {count - len(artifacts)} more"] if count > len(artifacts) else lines
 
 
 def diff(
@@ -144,6 +293,7 @@ def diff(
     source: From = None,
     root_keys: RootKeys = None,
     trust_on_first_use: FirstUse = False,
+    as_of: AsOf = None,
     as_json: Json = False,
 ) -> None:
     """Show what changes from release A to B, and what an update would move."""
@@ -155,10 +305,13 @@ def diff(
         from pacstore.release import Release  # noqa: PLC0415
 
         names = Release.parse(old), Release.parse(new)
-        with opening(source, TrustOptions(root_keys, trust_on_first_use), output) as opened:
+        with opening(source, TrustOptions(root_keys, trust_on_first_use, as_of), output) as opened:
             before, after = (opened.catalog.release(name) for name in names)
             documents = fetch_documents(opened.source, before), fetch_documents(opened.source, after)
             placement = fetch_placement(opened.source, after, documents[1].manifest)
+        for entry in (before, after):
+            for mark in _marks(entry, ()):
+                output.note(f"pacball: {entry.release}: {mark}")
         found = compare(*documents, placement)
         for mark, paths in (("-", found.removed), ("+", found.added), ("~", found.changed)):
             for path in paths:
@@ -171,3 +324,21 @@ def diff(
             f"an update downloads {size(found.bytes_to_download)} in {found.requests} requests"
         )
         output.result({"from": str(names[0]), "to": str(names[1]), **fields(found)})
+
+
+def _lapsed(catalog: VerifiedCatalog, releases: Sequence[CatalogRelease], output: Output) -> set[Release]:
+    """Those of the `releases`, which are whole lines, that their lines keep no longer."""
+    from pacstore.errors import Corrupt, NewerFormat  # noqa: PLC0415
+    from pacstore.trust.retention import Retain, lapsed  # noqa: PLC0415
+
+    found: set[Release] = set()
+    for project, line in groupby(releases, key=lambda entry: entry.release.project):
+        value = catalog.retain(project)
+        if value is None:
+            continue
+        try:
+            found |= lapsed(list(line), Retain.from_fields(value, place=project), time.time())
+        except (Corrupt, NewerFormat) as error:
+            # Nothing is concluded from a rule that is not understood.
+            output.note(f"pacball: {error}")
+    return found

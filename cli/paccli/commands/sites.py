@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from paccli.options import FirstUse, From, Json, Quiet, ReleaseName, RootKeys, TrustOptions
+from paccli.options import AsOf, FirstUse, From, Insecure, Json, Quiet, ReleaseName, RootKeys, TrustOptions
 from paccli.output import Output, fields, reporting, size
 
 if TYPE_CHECKING:
@@ -22,6 +22,11 @@ def install(
     source: From = None,
     root_keys: RootKeys = None,
     trust_on_first_use: FirstUse = False,
+    as_of: AsOf = None,
+    insecure: Insecure = False,
+    allow_withdrawn: Annotated[
+        bool, typer.Option("--allow-withdrawn", help="Install the release even if it was withdrawn.")
+    ] = False,
     plan_only: Annotated[bool, typer.Option("--plan", help="Only say what would be done.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -41,19 +46,22 @@ def install(
             raise Refused(
                 "no install root is given", place="--root", hint="name a directory, or set root in config.toml"
             )
-        with (
-            opening(source, TrustOptions(root_keys, trust_on_first_use), output) as opened,
-            showing(quiet=quiet or as_json) as progress,
-        ):
+        with opening(source, TrustOptions(root_keys, trust_on_first_use, as_of, insecure), output) as opened:
             entry = opened.catalog.release(name)
+            trust = opened.trust
             refresh = lambda: opened.refresh(name)  # noqa: E731
-            if plan_only:
-                planned = installer.plan(entry, source=opened.source, root=where, progress=progress, refresh=refresh)
-                return _print_plan(output, planned)
-            done = installer.install(
-                entry, source=opened.source, root=where, progress=progress, now=time.time, refresh=refresh
-            )
-        _print_installed(output, done)
+            with showing(quiet=quiet or as_json) as progress:
+                if plan_only:
+                    planned = installer.plan(
+                        entry, source=opened.source, root=where, progress=progress, refresh=refresh,
+                        allow_withdrawn=allow_withdrawn,
+                    )  # fmt: skip
+                    return _print_plan(output, planned)
+                done = installer.install(
+                    entry, source=opened.source, root=where, progress=progress, now=time.time, refresh=refresh,
+                    trust=trust, allow_withdrawn=allow_withdrawn,
+                )  # fmt: skip
+        _print_installed(output, done, trust.fields(entry))
     return None
 
 
@@ -70,7 +78,7 @@ def _print_plan(output: Output, planned: Plan) -> None:
     output.result(fields(planned))
 
 
-def _print_installed(output: Output, done: Installed) -> None:
+def _print_installed(output: Output, done: Installed, trust: dict[str, object]) -> None:
     if done.already_installed:
         output.text(f"{done.release} was installed before: {done.path}")
     else:
@@ -81,7 +89,7 @@ def _print_installed(output: Output, done: Installed) -> None:
         )
     if done.switched:
         output.text(f"  current/{done.release.project}/{done.release.platform} leads to it now")
-    output.result({**fields(done), "seconds": round(done.seconds, 3)})
+    output.result({**fields(done), "seconds": round(done.seconds, 3), "trust": trust})
 
 
 def verify(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from paccli.options import Json, Quiet, StoreDir
+from paccli.options import Days, Json, Quiet, StoreDir
 from paccli.output import Output, fields, reporting, size
 
 if TYPE_CHECKING:
@@ -18,10 +20,31 @@ def serve(
     listen: Annotated[
         str, typer.Option("--listen", metavar="HOST:PORT", help="Port 0 takes any free one.")
     ] = "127.0.0.1:8080",
+    online_keys: Annotated[
+        Path | None,
+        typer.Option("--online-keys", metavar="DIR", help="Keep the catalog fresh, with the online key in DIR."),
+    ] = None,
+    refresh_hours: Annotated[
+        float | None,
+        typer.Option(
+            "--refresh-hours",
+            min=0.01,
+            help="Sign anew what is older than this. Default: half of the timestamp's life.",
+        ),
+    ] = None,
+    timestamp_days: Days = None,
+    passphrase_file: Annotated[
+        Path | None,
+        typer.Option("--passphrase-file", metavar="FILE", help="The online key's passphrase, if it has one."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Serve a store over HTTP until it is told to stop (SIGTERM, ^C)."""
+    """Serve a store over HTTP until it is told to stop (SIGTERM, ^C).
+
+    Only a catalog that verifies, and is not older than what was served before, is served; /v1/status and /metrics tell more.
+    """
     with reporting(as_json=as_json) as output:
+        from paccli.keychain import read_passphrase  # noqa: PLC0415
         from pacmirror.config import Config, parse_address  # noqa: PLC0415
         from pacmirror.serve import serve as run_daemon  # noqa: PLC0415
         from pacstore.store import Store  # noqa: PLC0415
@@ -34,7 +57,16 @@ def serve(
             output.result({"url": url})
             output.flush()  # whoever started the daemon waits for this line
 
-        run_daemon(Config(store=store, host=host, port=port), ready=ready)
+        config = Config(
+            store=store,
+            host=host,
+            port=port,
+            online_keys=online_keys,
+            refresh_hours=refresh_hours,
+            timestamp_days=timestamp_days,
+            secrets=None if passphrase_file is None else lambda _: read_passphrase(passphrase_file),
+        )
+        run_daemon(config, ready=ready)
 
 
 def check(store: StoreDir, as_json: Json = False, quiet: Quiet = False) -> None:
@@ -43,10 +75,17 @@ def check(store: StoreDir, as_json: Json = False, quiet: Quiet = False) -> None:
         from paccli.progress import showing  # noqa: PLC0415
         from pacstore.check import catalog_releases  # noqa: PLC0415
         from pacstore.check import check as check_store  # noqa: PLC0415
+        from pacstore.housekeeping import droppable_releases, retention_rules  # noqa: PLC0415
         from pacstore.store import Store  # noqa: PLC0415
 
         with Store.open(store, writable=False) as opened, showing(quiet=quiet or as_json) as progress:
-            report = check_store(opened, catalog_releases(opened), progress=progress)
+            releases, rules = catalog_releases(opened), retention_rules(opened.storage)
+            droppable = droppable_releases(releases, rules, now=time.time(), grace_seconds=0)
+            report = check_store(opened, releases, progress=progress, droppable=droppable)
+        if report.releases_dropped:
+            output.text(f"{report.releases_dropped} releases were dropped, as they were withdrawn or have lapsed")
+        if report.links_missing:
+            output.text(f"{report.links_missing} links for other TUF clients are missing; run: pacball store link")
         _print_report(output, report)
 
 

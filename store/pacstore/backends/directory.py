@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,15 +24,29 @@ from pacstore.durable import (
     wrapped,
     write_all,
 )
-from pacstore.errors import NotFound, TooLarge
-from pacstore.storage import DocumentKind, ObjectKind, Staged, document_path, object_path
+from pacstore.errors import NotFound, Refused, TooLarge, printable
+from pacstore.storage import (
+    TARGETS_TOP,
+    DocumentKind,
+    ObjectKind,
+    Staged,
+    TargetLink,
+    document_path,
+    is_target_path,
+    object_path,
+)
 
 _OBJECT_MODE = 0o444
+_LATER_KINDS = frozenset((ObjectKind.PROVENANCE,))
+"""Kinds for which older stores have no directory."""
 _OBJECT_NAME = re.compile(r"[0-9a-f]{64}\Z")
 
 
 class DirectoryStorage:
-    """A Storage over `public`, staging in `staging`; both exist and are in one file system."""
+    """A Storage and TargetLinks over `public`, staging in `staging`; both exist and are in one file system.
+
+    Links are hard links.
+    """
 
     def __init__(self, public: Path, staging: Path) -> None:
         self.public = public
@@ -43,11 +58,7 @@ class DirectoryStorage:
             yield _DirectoryStaged(self.public, kind, descriptor, temporary)
 
     def open(self, kind: ObjectKind, digest: Digest) -> BinaryIO:
-        path = self.public / object_path(kind, digest)
-        try:
-            return open(path, "rb", buffering=0)
-        except OSError as error:
-            raise unavailable(error, path) from error
+        return _open(self.public / object_path(kind, digest))
 
     def size(self, kind: ObjectKind, digest: Digest) -> int:
         path = self.public / object_path(kind, digest)
@@ -60,15 +71,18 @@ class DirectoryStorage:
                 yield Digest.parse(path[-64:])
 
     def strays(self) -> Iterator[str]:
-        """Paths below the docroot that stand among the objects and are none. Nothing uses them."""
+        """Paths below the docroot that stand among the objects or links and are none. Nothing uses them."""
         for kind in ObjectKind:
             for path in self._listed(kind):
                 if not _is_object(path):
                     yield f"{kind.value}/{path}"
+        yield from (path for path in self._linked() if not is_target_path(path))
 
     def _listed(self, kind: ObjectKind) -> Iterator[str]:
         top = self.public / kind.value
         with wrapped(top):
+            if kind in _LATER_KINDS and not _is_there(self.public, kind.value):
+                return
             for directory in sorted(os.listdir(top)):
                 if not (top / directory).is_dir():
                     yield directory
@@ -96,6 +110,49 @@ class DirectoryStorage:
     def remove(self, kind: DocumentKind, name: str) -> None:
         _unlink(self.public / document_path(kind, name))
 
+    def link(self, links: Sequence[TargetLink]) -> None:
+        parents = {path.parent for path in (self.public / link.path for link in links)}
+        for parent in sorted(parents):
+            with wrapped(parent):
+                for directory in (parent.parents[1], parent.parent, parent):
+                    make_directory(directory)
+        for link in links:
+            self._link(self.public / link.file, self.public / link.path)
+        for parent in parents:
+            with wrapped(parent):
+                sync_directory(parent)
+
+    def _link(self, file: Path, path: Path) -> None:
+        with wrapped(file):
+            status = os.stat(file)
+        with suppress(NotFound), wrapped(path):
+            if os.path.samestat(os.lstat(path), status):
+                return
+        temporary = self._staging / f"{secrets.token_hex(16)}.tmp"
+        try:
+            with wrapped(file):
+                os.link(file, temporary)
+            with wrapped(path):
+                os.replace(temporary, path)
+        finally:
+            # Also where the rename did nothing, since another process had made the same link.
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    def links(self) -> Iterator[str]:
+        yield from filter(is_target_path, self._linked())
+
+    def open_link(self, path: str) -> BinaryIO:
+        if not is_target_path(path):
+            raise Refused("is not the path of a target", place=printable(path[:300]))
+        return _open(self.public / path)
+
+    def _linked(self) -> Iterator[str]:
+        """Everything below the directory of the links that is not a directory."""
+        with wrapped(self.public / TARGETS_TOP):
+            if _is_there(self.public, TARGETS_TOP):
+                yield from sorted(_files_below(self.public, TARGETS_TOP))
+
 
 def read_bounded(path: Path, limit: int) -> bytes:
     """The bytes of the file `path`. Raises TooLarge if there are more than `limit`, NotFound or Unavailable."""
@@ -104,6 +161,28 @@ def read_bounded(path: Path, limit: int) -> bytes:
     if len(data) > limit:
         raise TooLarge(f"has more than {limit} bytes", place=str(path))
     return data
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return open(path, "rb", buffering=0)
+    except OSError as error:
+        raise unavailable(error, path) from error
+
+
+def _is_there(public: Path, name: str) -> bool:
+    """Whether the docroot has `name`; an error where the docroot itself is missing, for example not mounted."""
+    return name in os.listdir(public)
+
+
+def _files_below(public: Path, top: str) -> Iterator[str]:
+    with os.scandir(public / top) as found:
+        for entry in found:
+            path = f"{top}/{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files_below(public, path)
+            else:
+                yield path
 
 
 def _is_object(path: str) -> bool:
@@ -135,6 +214,8 @@ class _DirectoryStaged:
         path = self._public / object_path(self._kind, digest)
         with wrapped(path):
             os.fsync(self._descriptor)
+            if self._kind in _LATER_KINDS:
+                make_directory(path.parent.parent)
             make_directory(path.parent)
             os.replace(self._temporary, path)
             sync_directory(path.parent)

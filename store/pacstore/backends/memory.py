@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
 
 from pacstore.digest import Digest
-from pacstore.errors import NotFound, Refused, TooLarge
-from pacstore.storage import DocumentKind, ObjectKind, Staged, document_path, object_path
+from pacstore.errors import NotFound, Refused, TooLarge, printable
+from pacstore.storage import (
+    TARGETS_TOP,
+    DocumentKind,
+    ObjectKind,
+    Staged,
+    TargetLink,
+    document_path,
+    is_target_path,
+    object_path,
+)
 
 
 class MemoryStorage:
-    """A Storage whose public files are the dict `files`, path to bytes, so that tests can look and damage."""
+    """A Storage and TargetLinks whose public files are the dict `files`, path to bytes, so that tests can look and damage."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -60,6 +69,18 @@ class MemoryStorage:
 
     def remove(self, kind: DocumentKind, name: str) -> None:
         self.files.pop(document_path(kind, name), None)
+
+    def link(self, links: Sequence[TargetLink]) -> None:
+        for link in links:
+            self.files[link.path] = self._get(link.file)
+
+    def links(self) -> Iterator[str]:
+        yield from filter(is_target_path, sorted(self._below(TARGETS_TOP)))
+
+    def open_link(self, path: str) -> BinaryIO:
+        if not is_target_path(path):
+            raise Refused("is not the path of a target", place=printable(path[:300]))
+        return io.BytesIO(self._get(path))
 
     def _below(self, top: str) -> list[str]:
         # `list` first: other threads may add files meanwhile.

@@ -19,6 +19,7 @@ from pacstore.install.options import DEFAULTS, InstallOptions
 from pacstore.install.planning import Plan, make_plan, nothing_to_do
 from pacstore.install.root import Root
 from pacstore.install.seeds import Seeds, find_seeds
+from pacstore.install.trust import Trust, check_withdrawn, checking_withdrawn
 from pacstore.install.wanted import Wanted
 from pacstore.progress import Progress
 from pacstore.release import Release
@@ -56,21 +57,27 @@ def install(
     now: Clock,
     refresh: Refresh | None = None,
     options: InstallOptions = DEFAULTS,
+    trust: Trust | None = None,
+    allow_withdrawn: bool = False,
 ) -> Installed:
     """Install `release`, which the caller has verified, under `root`, and switch to it.
 
-    `refresh` asks the catalog again, for a placement that replaced one whose packs are gone. Raises Refused where the name
-    is taken or the file system cannot hold the tree, Corrupt for bytes that stay wrong, Unavailable for disk and network
-    (the same call continues later), NotFound when the source lacks something.
+    `refresh` asks the catalog again, for a placement that replaced one whose packs are gone. `trust` says in the history why
+    the release was believed. Raises Refused for a withdrawn release that is not allowed, before anything is fetched, and
+    where the name is taken or the file system cannot hold the tree; Corrupt for bytes that stay wrong, Unavailable for disk
+    and network (the same call continues later), NotFound when the source lacks something.
     """
     started = now()
+    check_withdrawn(release, allowed=allow_withdrawn, warn=progress.warn)
+    refresh = refresh if allow_withdrawn else checking_withdrawn(refresh)
     before = (source.traffic.bytes_downloaded, source.traffic.requests)
     with disk_at(str(root)), Root.open(root) as opened:
         reused = None
         if not _already(opened, release):
             reused = Building(release, opened, source, progress, now, refresh, options).run()
+        believed = trust.fields(release) if trust is not None else None
         switched = options.switch and opened.switch(
-            release.release, tree=release.tree_digest, source=source.name, time=now()
+            release.release, tree=release.tree_digest, source=source.name, time=now(), trust=believed
         )
         return Installed(
             release=release.release,
@@ -95,8 +102,11 @@ def plan(
     progress: Progress,
     refresh: Refresh | None = None,
     options: InstallOptions = DEFAULTS,
+    allow_withdrawn: bool = False,
 ) -> Plan:
     """What `install` would do; changes nothing. Raises as `install` does."""
+    check_withdrawn(release, allowed=allow_withdrawn, warn=progress.warn)
+    refresh = refresh if allow_withdrawn else checking_withdrawn(refresh)
     if not Root.exists(root):
         documents, placement, release = fetch_all(source, release, refresh)
         wanted = Wanted(documents.manifest, documents.attributes)

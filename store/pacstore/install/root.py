@@ -4,7 +4,7 @@
     ROOT/current/PROJECT/PLATFORM     -> ../../releases/RELEASE, switched by rename
     ROOT/.pacball/manifests/          RELEASE.manifest and RELEASE.attributes of what is installed
     ROOT/.pacball/staging/            a directory for each attempt to install
-    ROOT/.pacball/history.jsonl       a line for each switch
+    ROOT/.pacball/history.jsonl       a line for each switch: what, from where, and why it was believed (trust.py)
 
 A release is installed when its tree and its kept manifest are both there; the manifest is written first.
 """
@@ -18,6 +18,7 @@ import mmap
 import os
 import secrets
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -182,8 +183,19 @@ class Root:
         finally:
             os.close(project)
 
-    def switch(self, release: Release, *, tree: Digest, source: str, time: float) -> bool:
-        """Let `current` lead to `release`, atomically and durably; False where it does already. Raises OSError."""
+    def switch(
+        self,
+        release: Release,
+        *,
+        tree: Digest,
+        source: str,
+        time: float,
+        trust: Mapping[str, object] | None = None,
+    ) -> bool:
+        """Let `current` lead to `release`, atomically and durably; False where it does already. Raises OSError.
+
+        The history gets a line for it, with `trust`: why the release was believed (trust.py).
+        """
         previous = self.switched_to(release)
         if previous == str(release):
             return False
@@ -207,6 +219,7 @@ class Root:
                 "tree_digest": tree.hex,
                 "previous": previous or None,
                 "source": source,
+                **({"trust": dict(trust)} if trust is not None else {}),
             }
         )
         return True

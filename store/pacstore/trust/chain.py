@@ -1,6 +1,6 @@
 """The newest state of a catalog, read and verified from the place where it is written.
 
-Every commit first *creates* `N.timestamp.json`, N being one more than the newest, and then puts the same bytes as
+Every commit first *creates* `N.timestamp.json`, N being one more than the newest version, and then puts the same bytes as
 `timestamp.json`. Creation is exclusive, so of two publishers who started from the same state one must start again, and
 no release can be lost. A crash between the two steps leaves readers with the old state, and the next publisher with
 the new one.
@@ -8,17 +8,18 @@ the new one.
 
 from __future__ import annotations
 
+import copy
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, MetaFile, Root, Signed, Snapshot, Targets, Timestamp
+from tuf.api.metadata import Delegations, Metadata, MetaFile, Root, Signed, Snapshot, Targets, Timestamp
 
 from pacstore.errors import Corrupt, NotFound, Refused, TooLarge
 from pacstore.storage import DocumentKind, DocumentStorage, document_path
 from pacstore.trust import entries
-from pacstore.trust.metadata import FIRST_ROOT_NAME, METADATA_LIMITS, TIMESTAMP_NAME, file_name, verify_root
+from pacstore.trust.metadata import FIRST_ROOT_NAME, METADATA_LIMITS, TIMESTAMP_NAME, at, file_name, verify_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,24 +27,48 @@ if TYPE_CHECKING:
     from pacstore.release import Release
     from pacstore.trust.targets import CatalogRelease
 
-S = TypeVar("S", bound=Signed)
 _CATALOG = DocumentKind.CATALOG
 _EXPOSE_ATTEMPTS = 100
 
 
 @dataclass(frozen=True)
 class Head:
-    """One committed state: top-level metadata, and on demand that of the lines; all verified, none checked for expiry.
+    """One committed state: top-level metadata, and on demand that of the lines; none checked for expiry.
 
-    The objects may be changed by who holds the head: it is read anew for each change.
+    What the origin signs, and targets, are verified; a line has the hash that the origin signed, which readers can rely on, since
+    installers look at its signatures: whoever signs on top of it verifies them first. `is_halfway`: the newest root is not that
+    with which the timestamp was signed; the next commit ends that. The objects may be changed by who holds the head: it is read
+    anew for each change.
     """
 
     documents: DocumentStorage
-    root: Root
+    roots: list[Metadata[Root]]
     timestamp: Timestamp
     snapshot: Snapshot
     targets: Targets
-    loaded: dict[str, Targets] = field(default_factory=dict)
+    targets_metadata: Metadata[Targets] | None = None
+    loaded: dict[str, Metadata[Targets]] = field(default_factory=dict)
+    is_halfway: bool = False
+
+    @property
+    def root(self) -> Root:
+        """The root in force."""
+        return self.roots[-1].signed
+
+    def listed(self, role: str) -> int:
+        """The committed version of targets or a delegated role; 0 if there is none."""
+        meta = self.snapshot.meta.get(f"{role}.json")
+        return meta.version if meta is not None else 0
+
+    def version_of(self, role: str) -> int:
+        """The committed version of root, targets or a delegated role; 0 if there is none."""
+        return self.root.version if role == Root.type else self.listed(role)
+
+    def committed(self, role: str) -> Any:
+        """The signed part of root, targets or a delegated role; always the same object. Raises Corrupt."""
+        if role == Root.type:
+            return self.root
+        return self.targets if role == Targets.type else self.delegated(role)
 
     def roles(self) -> list[str]:
         """The names of all delegated roles."""
@@ -56,7 +81,13 @@ class Head:
         return entries.projects_of(self.roles())
 
     def delegated(self, role: str) -> Targets:
-        """The metadata of a delegated role; always the same object. Raises NotFound, Corrupt."""
+        """The metadata of a delegated role; always the same object. Raises Corrupt."""
+        return self.envelope(role).signed
+
+    def envelope(self, role: str) -> Metadata[Targets]:
+        """Targets or a delegated role with its signatures, as they were read. Raises Corrupt."""
+        if role == Targets.type and self.targets_metadata is not None:
+            return self.targets_metadata
         if role not in self.loaded:
             self.loaded[role] = _read_listed(self.documents, role, self.snapshot.meta, Targets)
         return self.loaded[role]
@@ -71,6 +102,11 @@ class Head:
         """All releases of a line that exists. Raises Corrupt."""
         return entries.decode_all(project, *self._targets_of(project))
 
+    def placements(self, project: str) -> dict[str, Any]:
+        """The targets of a line's placements, by path; none if there is no such line. Raises Corrupt."""
+        role = entries.placement_role(project)
+        return self.delegated(role).targets if self.listed(role) else {}
+
     def _targets_of(self, project: str) -> tuple[dict[str, Any], dict[str, Any]]:
         line = self.delegated(entries.line_role(project))
         return line.targets, self.delegated(entries.placement_role(project)).targets
@@ -81,22 +117,45 @@ def load_head(documents: DocumentStorage) -> Head:
     data = newest_timestamp(documents)
     if data is None:
         raise NotFound("there is no catalog here", hint="publish to this store first")
-    root = _read_roots(documents)
-    timestamp = _verified(data, root, Timestamp)
+    roots = read_roots(documents)
+    stamped: Metadata[Timestamp] = _parse(data, TIMESTAMP_NAME, Timestamp)
+    is_halfway = not _is_verified(Timestamp.type, stamped, roots, TIMESTAMP_NAME)
+    timestamp = stamped.signed
     snapshot = _read_listed(documents, Snapshot.type, {"snapshot.json": timestamp.snapshot_meta}, Snapshot)
-    targets = _read_listed(documents, Targets.type, snapshot.meta, Targets)
-    return Head(documents, root, timestamp, snapshot, targets)
+    targets = _read_listed(documents, Targets.type, snapshot.signed.meta, Targets)
+    _is_verified(Targets.type, targets, roots, file_name(Targets.type, targets.signed.version))
+    return Head(documents, roots, timestamp, snapshot.signed, targets.signed, targets, is_halfway=is_halfway)
+
+
+def genesis(documents: DocumentStorage, root: Root | None, now: float) -> Head:
+    """The empty state before the first commit: every version is 0, so that the first to be written is 1.
+
+    Its root is that of an interrupted attempt, else `root` as a version 0. Raises NotFound if there is neither.
+    """
+    if has_document(documents, FIRST_ROOT_NAME):
+        roots = read_roots(documents)
+    elif root is not None:
+        before = copy.deepcopy(root)
+        before.version = 0
+        roots = [Metadata(before)]
+    else:
+        raise NotFound("there is no catalog here", hint="publish to this store first, or: pacball trust init")
+    snapshot, timestamp = Snapshot(meta={}, expires=at(now)), Timestamp(expires=at(now))
+    snapshot.version = timestamp.version = 0
+    return Head(documents, roots, timestamp, snapshot, Targets(expires=at(now), delegations=Delegations({}, {})))
 
 
 def newest_timestamp(documents: DocumentStorage) -> bytes | None:
     """The bytes of the newest committed timestamp, not verified, or None if nothing was ever committed. Raises Corrupt."""
     newest = read_document(documents, TIMESTAMP_NAME, METADATA_LIMITS.timestamp_bytes)
-    version = _parse(newest, TIMESTAMP_NAME, Timestamp)[0].version if newest is not None else 0
+    version = _parse(newest, TIMESTAMP_NAME, Timestamp).signed.version if newest is not None else 0
     while True:
-        version += 1
-        later = read_document(documents, file_name(Timestamp.type, version), METADATA_LIMITS.timestamp_bytes)
+        name = file_name(Timestamp.type, version + 1)
+        later = read_document(documents, name, METADATA_LIMITS.timestamp_bytes)
         if later is None:
             return newest
+        # The name says which version it follows; its own may be higher, after a restored backup.
+        version = max(version + 1, _parse(later, name, Timestamp).signed.version)
         newest = later
 
 
@@ -120,36 +179,50 @@ def read_document(documents: DocumentStorage, name: str, limit: int) -> bytes | 
     return None
 
 
+def has_document(documents: DocumentStorage, name: str) -> bool:
+    """Whether there is a catalog document of that name, without reading it."""
+    try:
+        documents.get(_CATALOG, name, limit=0)
+    except NotFound:
+        return False
+    except TooLarge:
+        pass
+    return True
+
+
 def create_document(documents: DocumentStorage, name: str, data: bytes) -> bool:
     """Write a new catalog document durably; False if the name is taken."""
     try:
         documents.create(_CATALOG, name, data)
     except Refused:
         # A storage may refuse for other reasons too (read-only): those must not look like a taken name.
-        with suppress(TooLarge, NotFound):
-            documents.get(_CATALOG, name, limit=METADATA_LIMITS.targets_bytes)
+        if has_document(documents, name):
             return False
         raise
     return True
 
 
-def _read_roots(documents: DocumentStorage) -> Root:
-    root: Root | None = None
+def read_roots(documents: DocumentStorage) -> list[Metadata[Root]]:
+    """All roots, each verified by the one before it. Raises Corrupt."""
+    roots: list[Metadata[Root]] = []
     for version in range(1, METADATA_LIMITS.root_rotations + 2):
         name = file_name(Root.type, version)
         data = read_document(documents, name, METADATA_LIMITS.root_bytes)
         if data is None:
             break
         try:
-            root = verify_root(data, previous=root)
+            verify_root(data, previous=roots[-1].signed if roots else None)
         except (RepositoryError, ValueError) as error:
             raise _corrupt(name, error) from error
-    if root is None:
+        roots.append(_parse(data, name, Root))
+    if not roots:
         raise Corrupt("is missing", place=document_path(_CATALOG, FIRST_ROOT_NAME), hint="restore it from a mirror")
-    return root
+    return roots
 
 
-def _read_listed(documents: DocumentStorage, role: str, listed: dict[str, MetaFile], kind: type[S]) -> S:
+def _read_listed(
+    documents: DocumentStorage, role: str, listed: dict[str, MetaFile], kind: type[Signed]
+) -> Metadata[Any]:
     # The hash in the signed file above it replaces a look at this one's own signatures, and is faster by far.
     meta = listed.get(f"{role}.json")
     if meta is None or not meta.hashes:
@@ -162,26 +235,31 @@ def _read_listed(documents: DocumentStorage, role: str, listed: dict[str, MetaFi
         meta.verify_length_and_hashes(data)
     except RepositoryError as error:
         raise _corrupt(name, error) from error
-    return _parse(data, name, kind)[0]
+    return _parse(data, name, kind)
 
 
-def _verified(data: bytes, root: Root, kind: type[S]) -> S:
-    signed, metadata = _parse(data, TIMESTAMP_NAME, kind)
-    try:
-        root.verify_delegate(kind.type, metadata.signed_bytes, metadata.signatures)
-    except (RepositoryError, ValueError) as error:
-        raise _corrupt(TIMESTAMP_NAME, error) from error
-    return signed
+def _is_verified(role: str, metadata: Metadata[Any], roots: list[Metadata[Root]], name: str) -> bool:
+    """Whether the newest root says that a role is signed; False if only the one before it does. Raises Corrupt."""
+    # A change of keys that were lost shows its root before the first timestamp of the new keys: killed there, it is finished
+    # by the next commit, which has to start from what the old keys have signed.
+    for root in reversed(roots[-2:]):
+        try:
+            root.signed.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
+        except (RepositoryError, ValueError) as error:
+            fault = error
+        else:
+            return root is roots[-1]
+    raise _corrupt(name, fault) from fault
 
 
-def _parse(data: bytes, name: str, kind: type[S]) -> tuple[S, Metadata[Any]]:
+def _parse(data: bytes, name: str, kind: type[Signed]) -> Metadata[Any]:
     try:
         metadata: Metadata[Any] = Metadata.from_bytes(data)
     except RepositoryError as error:
         raise _corrupt(name, error) from error
     if not isinstance(metadata.signed, kind):
         raise Corrupt(f"is not {kind.type} metadata", place=document_path(_CATALOG, name))
-    return metadata.signed, metadata
+    return metadata
 
 
 def _corrupt(name: str, error: Exception) -> Corrupt:

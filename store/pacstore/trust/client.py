@@ -1,43 +1,58 @@
 """Verified reading of a catalog from a source that nobody trusts.
 
-What a `VerifiedCatalog` says is signed by the keys that the pinned root leads to, is not expired at `now`, and is never
-older than what this client has seen before; python-tuf checks the first two, `pacstore.trust.floor` the last one too.
+What a `VerifiedCatalog` says is signed by the keys that the pinned root leads to, and is never older than what this client
+has seen before. When it has expired, only what this client saw in a fresh one is still believed, with a warning. python-tuf
+checks signatures, hashes and versions; the rest is ours: `floor` (versions), `clock` (time), `seen` and `judge` (expiry).
+
+A client's state, `STATE/FINGERPRINT/` for each pinned root, may be shared by several clients, on network disks too:
+
+    lock            saves work, and nothing depends on it
+    metadata/       python-tuf's cache; not durable, and dropped when it is of no use
+    floor/          the highest versions seen (floor.py)
+    clock/          the latest time at which a fresh catalog was verified (clock.py)
+    seen/           the releases seen in fresh catalogs (seen.py)
+    lineage.json    the roots that followed the pinned one (lineage.py)
 """
 
 from __future__ import annotations
 
 import difflib
-import fcntl
-import os
-import shutil
-import tempfile
-import time
-import weakref
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tuf.ngclient import Updater, UpdaterConfig
+from tuf.api.metadata import Signed, TargetFile, Targets
 
-from pacstore.durable import unavailable
 from pacstore.errors import NotFound, Unavailable
-from pacstore.trust import entries, internals, private
-from pacstore.trust.fetcher import BASE_URL, SourceFetcher, pacball_errors
+from pacstore.trust import entries, internals, lineage, private
+from pacstore.trust.clock import Clock, Moment, signed_at
+from pacstore.trust.fetcher import SourceFetcher, pacball_errors
 from pacstore.trust.floor import Floor, Seen
-from pacstore.trust.metadata import METADATA_LIMITS
+from pacstore.trust.judge import Judge, Warn
+from pacstore.trust.metadata import LINE_PREFIX, METADATA_LIMITS, PLACEMENT_PREFIX, verify_root
 from pacstore.trust.pins import check_root, fingerprint
+from pacstore.trust.seen import SeenReleases
+from pacstore.trust.updating import locking, updated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from tuf.ngclient import Updater
 
     from pacstore.release import Release
     from pacstore.source import Source
     from pacstore.trust.targets import CatalogRelease
 
 LOCK_SECONDS = 5.0
-_LOCK_POLL_SECONDS = 0.05
 _SUGGESTIONS = 5
 _LISTED = 20
+_TOP = ("root", "timestamp", "snapshot", "targets")
+_BEGINNING = -62_135_596_800.0
+"""The first moment that a calendar knows: nothing has expired then."""
+
+
+def _silent(_: str) -> None:
+    pass
 
 
 class VerifiedCatalog:
@@ -47,10 +62,11 @@ class VerifiedCatalog:
     threads at once.
     """
 
-    def __init__(self, updater: Updater, fetcher: SourceFetcher, source_name: str) -> None:
+    def __init__(self, updater: Updater, fetcher: SourceFetcher, source_name: str, judge: Judge) -> None:
         self._updater = updater
         self._fetcher = fetcher
         self._source_name = source_name
+        self._judge = judge
 
     @property
     def version(self) -> int:
@@ -63,41 +79,131 @@ class VerifiedCatalog:
         return int(internals.trusted(self._updater).root.version)
 
     @property
+    def signed_at(self) -> float | None:
+        """When the timestamp was signed, in seconds since 1970, or None if it does not say so."""
+        return signed_at(internals.trusted(self._updater).timestamp)
+
+    @property
     def expires(self) -> float:
         """Until when this state is valid, lines apart, in seconds since 1970."""
-        state = internals.trusted(self._updater)
-        return min(
-            signed.expires.timestamp() for signed in (state.root, state.timestamp, state.snapshot, state.targets)
-        )
+        return min(signed.expires.timestamp() for signed in self._top().values())
+
+    @property
+    def stale(self) -> str:
+        """Empty while everything that was read so far is fresh; otherwise what has expired, and how old it is."""
+        self._judge.is_fresh(self._top())
+        return self._judge.stale
+
+    def check_fresh(self) -> None:
+        """Raise Untrusted, which says what must be signed anew, if something that was read so far has expired."""
+        self._judge.is_fresh(self._top())
+        self._judge.check()
 
     def projects(self) -> list[str]:
         """The projects that have a line, sorted."""
         return entries.projects_of(self._roles())
 
-    def release(self, name: Release) -> CatalogRelease:
-        """The release of that name. Raises NotFound, which says what there is instead."""
-        paths = entries.paths_of(name)
+    def expiries(self) -> dict[str, float]:
+        """When each role's metadata expires, in seconds since 1970; that of all lines is fetched for it."""
         with _reading(self._fetcher):
-            # python-tuf's own walk, so that it decides which role may speak for which path.
-            found = {path: target for path in paths if (target := self._updater.get_targetinfo(path)) is not None}
+            lines = {role: internals.load_delegated(self._updater, role) for role in self._roles()}
+        return {role: signed.expires.timestamp() for role, signed in {**self._top(), **lines}.items()}
+
+    def retain(self, project: str) -> dict[str, Any] | None:
+        """What the line of `project` says about keeping its releases, expired or not, as signed; None if it says nothing."""
+        if project not in self.projects():
+            return None
+        with _reading(self._fetcher):
+            line = internals.load_delegated(self._updater, entries.line_role(project))
+        rule = line.unrecognized_fields.get("retain")
+        return dict(rule) if isinstance(rule, dict) else None
+
+    def release(self, name: Release) -> CatalogRelease:
+        """The release of that name. Raises NotFound, which says what there is instead.
+
+        When what speaks for it has expired, Untrusted unless it was seen before; also if it is not there, since a newer
+        catalog may have it.
+        """
+        with _reading(self._fetcher):
+            targets = ((path, self._target(path)) for path in entries.paths_of(name))
+            found = {path: target for path, target in targets if target is not None}
         entry = entries.decode(name, found, found)
+        roles = self._loaded(name.project)
+        if self._judge.is_fresh(roles):
+            self._learn(name.project, roles)
+            if entry is None:
+                raise NotFound("is not in the catalog", place=str(name), hint=self._suggest(name))
+            return entry
         if entry is None:
-            raise NotFound("is not in the catalog", place=str(name), hint=self._suggest(name))
+            raise self._judge.refusal(f"{name} is not in it, and a newer one may have it", roles)
+        if not self._judge.believed([entry]):
+            raise self._judge.refusal(f"{name} was not seen here while it was fresh", roles)
+        self._judge.warn(roles)
         return entry
 
     def releases(self, project: str | None = None) -> list[CatalogRelease]:
         """The releases of one project, none if it has no line, or all; sorted by name.
 
-        One line that does not verify makes the listing of all fail: who wants the others asks for project by project.
+        One line that does not verify makes the listing of all fail: who wants the others asks for project by project. Of
+        what has expired, only releases that were seen before are given; Untrusted if none of several was.
         """
-        wanted = [known for known in self.projects() if project in (None, known)]
-        return [entry for known in wanted for entry in self._line(known)]
+        believed: list[CatalogRelease] = []
+        expired: dict[str, Signed] = {}
+        hidden = 0
+        for known in self.projects():
+            if project in (None, known):
+                roles, found = self._line(known)
+                if self._judge.is_fresh(roles):
+                    self._learn(known, roles)
+                    believed += found
+                else:
+                    seen = self._judge.believed(found)
+                    believed, hidden, expired = believed + seen, hidden + len(found) - len(seen), expired | roles
+        if expired:
+            if hidden and not believed:
+                raise self._judge.refusal("none of its releases was seen here while it was fresh", expired)
+            self._judge.warn(expired, hidden)
+        return believed
 
-    def _line(self, project: str) -> Iterator[CatalogRelease]:
+    def _target(self, path: str) -> TargetFile | None:
+        """The target of that path, from the role that `targets` lets speak for it.
+
+        Not python-tuf's own walk: that follows whatever a line or its placements delegate in turn, and then has their
+        metadata in the place of those of a line, if they took its name.
+        """
+        delegations = internals.trusted(self._updater).targets.delegations
+        for role, terminating in delegations.get_roles_for_target(path) if delegations is not None else ():
+            target = internals.load_delegated(self._updater, role).targets.get(path)
+            if target is not None or terminating:
+                return target
+        return None
+
+    def _line(self, project: str) -> tuple[dict[str, Signed], list[CatalogRelease]]:
+        """What speaks for a line, and all of its releases."""
+        names = entries.line_role(project), entries.placement_role(project)
         with _reading(self._fetcher):
-            line = internals.load_delegated(self._updater, entries.line_role(project)).targets
-            placements = internals.load_delegated(self._updater, entries.placement_role(project)).targets
-        return entries.decode_all(project, line, placements)
+            line, placements = (internals.load_delegated(self._updater, name) for name in names)
+        roles = {**self._top(), names[0]: line, names[1]: placements}
+        return roles, list(entries.decode_all(project, line.targets, placements.targets))
+
+    def _top(self) -> dict[str, Signed]:
+        state = internals.trusted(self._updater)
+        return {role: state[role] for role in _TOP}
+
+    def _loaded(self, project: str) -> dict[str, Signed]:
+        """All metadata that was read, except that of other lines: python-tuf does not say what it found a target in."""
+        mine = entries.line_role(project), entries.placement_role(project)
+        return {
+            role: signed
+            for role, signed in internals.loaded(self._updater).items()
+            if role in mine or not role.startswith((LINE_PREFIX, PLACEMENT_PREFIX))
+        }
+
+    def _learn(self, project: str, roles: Mapping[str, Signed]) -> None:
+        role = entries.line_role(project)
+        line = roles.get(role)
+        if isinstance(line, Targets):
+            self._judge.learn(project, internals.listed(self._updater, role), line)
 
     def _roles(self) -> list[str]:
         delegations = internals.trusted(self._updater).targets.delegations
@@ -107,72 +213,72 @@ class VerifiedCatalog:
         if name.project not in self.projects():
             near = difflib.get_close_matches(name.project, self.projects(), _SUGGESTIONS, 0.5)
             return f"{self._source_name} has the projects {_shorten(near or self.projects())}"
-        names = [str(entry.release) for entry in self.releases(name.project)]
+        names = [str(entry.release) for entry in self._line(name.project)[1]]
         near = difflib.get_close_matches(str(name), names, _SUGGESTIONS, 0.5)
         nearest = f"nearest: {', '.join(near)}; " if near else ""
         return f"{nearest}{self._source_name} has of {name.project}: {_shorten(names)}"
 
 
 def open_catalog(
-    source: Source, *, root: bytes, state_dir: Path, now: float, lock_seconds: float = LOCK_SECONDS
+    source: Source,
+    *,
+    root: bytes,
+    state_dir: Path,
+    now: float,
+    as_of: float | None = None,
+    warn: Warn = _silent,
+    lock_seconds: float = LOCK_SECONDS,
 ) -> VerifiedCatalog:
-    """Fetch and verify the newest state that `source` has, starting from the pinned `root`, as of `now`.
+    """Fetch and verify the newest state that `source` has, starting from the pinned `root`.
 
-    `state_dir` is this client's own; clients may share it, and wait at most `lock_seconds` for one another. Raises
-    Untrusted for what does not verify, is expired or older than seen before; NotFound if there is no catalog at all;
-    Unavailable, TooLarge, Corrupt as the source or the local disk has it; Refused if `root` is not a TUF root.
+    Whether something has expired is judged by `now`, or a later time at which a fresh catalog was verified; or as of
+    `as_of`, which is remembered nowhere; all in seconds since 1970. An expired catalog is opened too: see
+    `VerifiedCatalog.stale`; `warn` is told when something of it is believed. `state_dir` is this client's own; clients may
+    share it, and wait at most `lock_seconds` for one another.
+
+    Raises Untrusted for what does not verify, is older than seen before, or was signed long after that time; NotFound if
+    there is no catalog at all; Unavailable, TooLarge, Corrupt as the source or the local disk has it; Refused if `root` is
+    not a TUF root.
     """
     check_root(root, place="the pinned root")
+    place = f"{source.name}/catalog"
     state = state_dir / fingerprint(root)[:32]
     private.make_directory(state)
-    fetcher = SourceFetcher(source)
-    with _lock(state / "lock", lock_seconds) as locked:
-        floor = Floor(state / "floor")
-        updater = _update(fetcher, root, state / "metadata" if locked else None, now)
-        seen = Seen(internals.versions(updater), _online_keys(updater))
-        floor.raise_to(seen, f"{source.name}/catalog")
-    return VerifiedCatalog(updater, fetcher, source.name)
+    metadata, floor_dir, clock_dir, seen_dir = (state / name for name in ("metadata", "floor", "clock", "seen"))
+    fetcher = SourceFetcher(source, last_root=_last_root(root))
+    with locking(state / "lock", lock_seconds, sweeping=(state, metadata, floor_dir, clock_dir, seen_dir)) as locked:
+        lineage.inherit(state, root, records=(floor_dir.name, clock_dir.name), files=(seen_dir.name,))
+        floor, clock = Floor(floor_dir), Clock(clock_dir)
+        updater, directory = updated(fetcher, root, metadata if locked else None)
+        keys = internals.online_keys(updater)
+        moment = clock.moment(now, keys, as_of=as_of)
+        signed = signed_at(internals.trusted(updater).timestamp)
+        moment.check_signed_at(signed, place)
+        judge = Judge(moment, SeenReleases(seen_dir), signed_at=signed, where=source.name, warn=warn)
+        catalog = VerifiedCatalog(updater, fetcher, source.name, judge)
+        floor.raise_to(Seen(internals.versions(updater), keys), place)
+        if not catalog.stale:
+            clock.advance(moment, keys, expires=catalog.expires)
+        lineage.record(state, updater, directory, pinned_version=verify_root(root).version)
+    return catalog
 
 
-def _update(fetcher: SourceFetcher, root: bytes, directory: Path | None, now: float) -> Updater:
-    if directory is not None:
-        try:
-            return _refresh(fetcher, root, directory, now)
-        except OSError:
-            # python-tuf's files are a cache: what cannot be used is dropped. The floor is kept elsewhere.
-            shutil.rmtree(directory, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(prefix="pacball-catalog-"))
-    try:
-        updater = _refresh(fetcher, root, temporary, now)
-    except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise unavailable(error, temporary) from error
-        raise
-    # Lines are cached in it for as long as the updater lives.
-    weakref.finalize(updater, shutil.rmtree, temporary, ignore_errors=True)
-    return updater
+def open_insecurely(source: Source, *, root: bytes, now: float) -> VerifiedCatalog:
+    """The catalog that `source` has, starting from `root`, which may be the one that it shows itself.
+
+    Expiry, the time of signing and what was seen before are not looked at, and nothing is remembered. Raises as
+    `open_catalog` does.
+    """
+    check_root(root, place=source.name)
+    fetcher = SourceFetcher(source, last_root=_last_root(root))
+    updater, _ = updated(fetcher, root, None)
+    judge = Judge(Moment(_BEGINNING, now), None, signed_at=None, where=source.name, warn=_silent)
+    return VerifiedCatalog(updater, fetcher, source.name, judge)
 
 
-def _refresh(fetcher: SourceFetcher, root: bytes, directory: Path, now: float) -> Updater:
-    config = UpdaterConfig(
-        max_root_rotations=METADATA_LIMITS.root_rotations,
-        root_max_length=METADATA_LIMITS.root_bytes,
-        timestamp_max_length=METADATA_LIMITS.timestamp_bytes,
-        snapshot_max_length=METADATA_LIMITS.snapshot_bytes,
-        targets_max_length=METADATA_LIMITS.targets_bytes,
-    )
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with pacball_errors(fetcher):
-        updater = Updater(str(directory), BASE_URL, fetcher=fetcher, config=config, bootstrap=root)
-        internals.set_time(updater, now)
-        updater.refresh()
-    return updater
-
-
-def _online_keys(updater: Updater) -> tuple[str, ...]:
-    roles = internals.trusted(updater).root.roles
-    return tuple(sorted({keyid for role in ("snapshot", "timestamp") for keyid in roles[role].keyids}))
+def _last_root(pinned: bytes) -> int:
+    """The last version of the root that can be followed from the pinned one."""
+    return verify_root(pinned).version + METADATA_LIMITS.root_rotations
 
 
 @contextmanager
@@ -182,37 +288,9 @@ def _reading(fetcher: SourceFetcher) -> Iterator[None]:
             yield
     except OSError as error:
         # Never NotFound: that a local file is gone says nothing about the catalog.
-        message = f"the local copy of the catalog cannot be used: {error.strerror}"
-        raise Unavailable(
-            message, place=fetcher.place, hint="check the disk of the state directory, and try again"
-        ) from error
-
-
-@contextmanager
-def _lock(path: Path, seconds: float) -> Iterator[bool]:
-    """Hold the lock on `path`: True; False if that fails for `seconds` or locks do not work there. It only saves work."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise unavailable(error, path) from error
-    try:
-        yield _try_lock(descriptor, seconds)
-    finally:
-        os.close(descriptor)
-
-
-def _try_lock(descriptor: int, seconds: float) -> bool:
-    for attempt in range(int(seconds / _LOCK_POLL_SECONDS) + 1):
-        if attempt:
-            time.sleep(_LOCK_POLL_SECONDS)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue
-        except OSError:
-            return False
-        return True
-    return False
+        place = str(error.filename2 or error.filename or fetcher.place)
+        message = f"this local copy of a catalog's file cannot be used: {error.strerror}"
+        raise Unavailable(message, place=place, hint="remove it, or check its disk, and try again") from error
 
 
 def _shorten(names: list[str]) -> str:

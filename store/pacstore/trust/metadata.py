@@ -13,6 +13,11 @@ from pacstore.limits import KIB, MIB
 
 TIMESTAMP_NAME = "timestamp.json"
 FIRST_ROOT_NAME = "1.root.json"
+SIGNED_AT = "signed_at"
+"""A field of the timestamp: when it was signed, so that its age can be told."""
+RETAIN = "retain"
+"""A field of a line: how long its releases are kept (`pacstore.trust.retention`)."""
+TIME = "%Y-%m-%dT%H:%M:%SZ"
 LINE_PREFIX = "line-"
 PLACEMENT_PREFIX = "placement-"
 # Without spaces a line's metadata is a third smaller, and every client of the line fetches it after each release.

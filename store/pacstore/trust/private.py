@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pacstore import durable
-from pacstore.errors import NotFound, TooLarge
+from pacstore.errors import NotFound, TooLarge, Unavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,10 +14,15 @@ if TYPE_CHECKING:
 
 def make_directory(path: Path) -> None:
     """Make the directory `path` and those above it with mode 0700; existing ones stay as they are. Raises Unavailable."""
-    with durable.wrapped(path):
+    is_there = False
+    with suppress(NotFound), durable.wrapped(path):
         missing = [directory for directory in (path, *path.parents) if not directory.exists()]
         for directory in reversed(missing):
             durable.make_directory(directory, mode=0o700)
+        is_there = path.is_dir()
+    if not is_there:
+        # Never NotFound: that says that something is definitely not there which was looked for.
+        raise Unavailable("it, or what is above it, is no directory", place=str(path), hint=durable.TAKEN)
 
 
 def create(path: Path, data: bytes) -> None:

@@ -1,107 +1,132 @@
 """The publisher's and the origin's side of trust: the catalog, as it is made and changed (FORMAT.md section 8).
 
-A release that `publish` has returned for is in the catalog, durably, whatever crashes or publishes at the same time.
-Exclusion between writers is the caller's, and saves work only: commits are exclusive (`pacstore.trust.chain`).
+Every change is one of two things: committed, durably, when the method returns, or it waits for signatures (`Outcome.waiting`)
+and for the online key, and nothing of it shows before. Exclusion between writers is the caller's, and saves work only:
+commits are exclusive (`pacstore.trust.chain`), and so is what waits (`pacstore.trust.pending`). After a crash the same call
+again, or the next one with the online key, finishes what was begun.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Role, Root, Snapshot, Targets, Timestamp
+from tuf.api.metadata import Metadata, Root, Timestamp
 
 from pacstore.digest import Digest
-from pacstore.errors import Corrupt, Refused, Unavailable
+from pacstore.errors import NotFound, Refused, Unavailable, Untrusted, printable
 from pacstore.storage import DocumentKind, DocumentStorage, document_path
-from pacstore.trust import chain, entries
-from pacstore.trust.draft import Draft, genesis
-from pacstore.trust.keys import ONLINE_KEY, ROOT_KEY, TARGETS_KEY, KeyRing
-from pacstore.trust.metadata import FIRST_ROOT_NAME, METADATA_LIMITS, TIMESTAMP_NAME, Expiry, Thresholds, verify_root
-from pacstore.trust.targets import CatalogRelease, SignedDocument
+from pacstore.trust import ceremony, chain, entries, lines
+from pacstore.trust.ceremony import Founding, Keys
+from pacstore.trust.change import MOST_VERSIONS, Change, same_content
+from pacstore.trust.draft import Draft, Waiting, lacking
+from pacstore.trust.form import refuse_case_clashes
+from pacstore.trust.metadata import FIRST_ROOT_NAME, METADATA_LIMITS, TIMESTAMP_NAME, Expiry
+from pacstore.trust.pending import Pending
+from pacstore.trust.proposals import accept, export
+from pacstore.trust.rebase import rebase
+from pacstore.trust.status import CatalogStatus, status_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from securesystemslib.signer import Signer
+    from securesystemslib.signer import Key
 
     from pacstore.release import Release
+    from pacstore.trust.chain import Head
+    from pacstore.trust.keyring import KeyRing
+    from pacstore.trust.retention import Retain
+    from pacstore.trust.targets import CatalogRelease, SignedDocument, Withdrawal
 
 COMMIT_ATTEMPTS = 20
-_UNREACHABLE = "the drafts end with an error"
+_HIGHEST = MOST_VERSIONS // 2
 DEFAULT_EXPIRY = Expiry()
-DEFAULT_THRESHOLDS = Thresholds()
+_SIGN_FIRST = "its keys sign it first: pacball trust status says which"
 _ROOT_PLACE = document_path(DocumentKind.CATALOG, FIRST_ROOT_NAME)
+_TIMESTAMP_PLACE = document_path(DocumentKind.CATALOG, TIMESTAMP_NAME)
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
-    """What `Catalog.publish` did: whether the catalog changed, the keys it made, the version now current."""
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a change. `changed`: whether there was anything to do; `version`: the catalog's, 0 before its first commit;
+    `committed`: the roles of people that were committed; `waiting`: what waits, of this change or earlier ones. `settled` are
+    those that were committed first, since they had waited for nothing but the online key.
+    """
 
     changed: bool
-    created_keys: tuple[str, ...]
     version: int
+    committed: tuple[str, ...]
+    waiting: tuple[Waiting, ...]
+    settled: tuple[str, ...] = ()
+
+    def waits(self, role: str) -> bool:
+        """Whether what was changed of that role waits, or, if nothing was, what others have changed."""
+        done = role in self.committed and role not in self.settled
+        return not done and any(one.role == role for one in self.waiting)
 
 
 class Catalog:
-    """A catalog where it is written. Make it with `create` or `open`; it reads the newest state for every call.
+    """A catalog where it is written, in `documents`; `drafts`, which is not public, keeps what waits.
 
-    Every method raises Corrupt when stored metadata do not verify, Unavailable when the storage fails.
+    Without `drafts` nothing can wait: such changes are refused. With the bytes of a root that is known here, `pinned`, the
+    catalog must descend from it: who signs in a store that others can write to should give it, since a line of another root
+    would get a signature that is good in this one. Every call reads the newest state. Methods that change something take the
+    keys in `ring` as far as they are needed, and the time `now` in seconds since 1970. Every method raises Corrupt when stored
+    metadata do not verify, Untrusted for another root, Refused for what must not be, Unavailable when the storage fails.
     """
 
-    def __init__(self, documents: DocumentStorage, root_bytes: bytes, expiry: Expiry, thresholds: Thresholds) -> None:
-        self._documents = documents
-        self._expiry = expiry
-        self._thresholds = thresholds
-        self.root_bytes = root_bytes
-
-    @classmethod
-    def create(
-        cls,
+    def __init__(
+        self,
         documents: DocumentStorage,
-        keys: KeyRing,
+        drafts: DocumentStorage | None = None,
         *,
-        now: float,
         expiry: Expiry = DEFAULT_EXPIRY,
-        thresholds: Thresholds = DEFAULT_THRESHOLDS,
-    ) -> Catalog:
-        """Make an empty catalog, with new keys where `keys` has none; an interrupted attempt is finished.
-
-        Raises Refused if there is a catalog, or the remains of one with another root key.
-        """
-        if chain.read_document(documents, TIMESTAMP_NAME, METADATA_LIMITS.timestamp_bytes) is not None:
-            raise Refused("there is a catalog already", place=document_path(DocumentKind.CATALOG, TIMESTAMP_NAME))
-        root_signer, targets, online = (_signer(keys, name) for name in (ROOT_KEY, TARGETS_KEY, ONLINE_KEY))
-        fresh = _first_root(root_signer, targets, online, thresholds)
-        draft = Draft(genesis(documents, fresh, now), now=now, expiry=expiry)
-        if chain.newest_timestamp(documents) is None:
-            # A root of an interrupted attempt is as good as a new one, and may be pinned already.
-            draft.write_root([root_signer])
-        root_bytes = _read_first_root(documents, fresh)
-        draft.sign(Targets.type, [targets])
-        if chain.newest_timestamp(documents) is None:
-            draft.commit([online])
-        chain.expose(documents)
-        return cls(documents, root_bytes, expiry, thresholds)
+        pinned: bytes | None = None,
+    ) -> None:
+        self._documents = documents
+        self._drafts = drafts
+        self._expiry = expiry
+        self._pinned = pinned
 
     @classmethod
     def open(
         cls,
         documents: DocumentStorage,
+        drafts: DocumentStorage | None = None,
         *,
         expiry: Expiry = DEFAULT_EXPIRY,
-        thresholds: Thresholds = DEFAULT_THRESHOLDS,
+        pinned: bytes | None = None,
     ) -> Catalog:
-        """The catalog in `documents`. Raises NotFound if there is none."""
-        chain.load_head(documents)
-        return cls(documents, _read_first_root(documents, None), expiry, thresholds)
+        """The catalog in `documents`. Raises NotFound if there is none, or only one that waits for its first signatures."""
+        catalog = cls(documents, drafts, expiry=expiry, pinned=pinned)
+        catalog._load()
+        return catalog
 
     @staticmethod
     def exists(documents: DocumentStorage) -> bool:
-        """Whether a catalog was begun in `documents`, finished or not, readable or not."""
+        """Whether a catalog was committed in `documents`."""
         return chain.newest_timestamp(documents) is not None
+
+    def found(self, founding: Founding, ring: KeyRing, *, now: float) -> Outcome:
+        """Make an empty catalog with these keys; an interrupted attempt is finished.
+
+        Raises Refused if there is a catalog, one that waits, or the remains of one with other keys.
+        """
+        if chain.read_document(self._documents, TIMESTAMP_NAME, METADATA_LIMITS.timestamp_bytes) is not None:
+            raise Refused("there is a catalog already", place=_TIMESTAMP_PLACE)
+        fresh = ceremony.first_root(founding)
+        self._refuse_other_root(fresh)
+        return self._change(lambda draft: ceremony.found(draft, fresh), ring, now=now, fresh=fresh)
+
+    @property
+    def root_bytes(self) -> bytes:
+        """The first root, from which all trust in this catalog comes. Raises NotFound if it was not signed yet."""
+        data = chain.read_document(self._documents, FIRST_ROOT_NAME, METADATA_LIMITS.root_bytes)
+        if data is None and chain.newest_timestamp(self._documents) is None:
+            raise NotFound("there is no root yet", place=_ROOT_PLACE, hint=_SIGN_FIRST)
+        chain.read_roots(self._documents)
+        assert data is not None
+        return data
 
     @property
     def catalog_id(self) -> str:
@@ -111,194 +136,265 @@ class Catalog:
     @property
     def version(self) -> int:
         """The newest committed version: that of the timestamp."""
-        return chain.load_head(self._documents).timestamp.version
+        return self._load().timestamp.version
 
     def release(self, name: Release) -> CatalogRelease | None:
-        """The release of that name, or None."""
-        return chain.load_head(self._documents).release(name)
+        """The committed release of that name, or None."""
+        return self._load().release(name)
 
     def releases(self) -> list[CatalogRelease]:
-        """All releases, sorted by name."""
-        head = chain.load_head(self._documents)
+        """All committed releases, sorted by name."""
+        head = self._load()
         return [entry for project in head.projects() for entry in head.releases(project)]
 
-    def check_name(self, name: Release, keys: KeyRing) -> None:
-        """Raise what `publish` would raise for this name and these keys, before anybody reads gigabytes for nothing."""
-        head = chain.load_head(self._documents)
-        _refuse_case_clash(name.project, head.projects(), "project")
-        names = [str(other.release) for other in head.releases(name.project)] if name.project in head.projects() else []
-        _refuse_case_clash(str(name), names, "release")
-        needed = [ONLINE_KEY, entries.line_role(name.project) if name.project in head.projects() else TARGETS_KEY]
-        for key in needed:
-            keys.signer(key)
+    def waiting_release(self, name: Release) -> CatalogRelease | None:
+        """The release of that name if it waits for signatures or the origin, else None."""
+        draft = self._draft()
+        return None if draft.head.release(name) else lines.known_release(draft, name, waiting=True)
+
+    def status(self) -> CatalogStatus:
+        """Every role, its keys and expiry, and what waits; also of a catalog that waits for its first signatures."""
+        draft = self._draft()
+        return status_of(draft)
 
     def expiries(self) -> dict[str, float]:
         """When each role's metadata expires, in seconds since 1970."""
-        head = chain.load_head(self._documents)
-        signed = {s.type: s for s in (head.root, head.timestamp, head.snapshot, head.targets)}
-        signed |= {role: head.delegated(role) for role in head.roles()}
-        return {role: s.expires.timestamp() for role, s in signed.items()}
+        return {role.role: role.expires for role in self.status().roles}
 
-    def publish(self, entry: CatalogRelease, keys: KeyRing, *, now: float) -> Published:
-        """Add a release, and its line if that is new; a release with the same tree is no change.
+    def check_name(self, name: Release, ring: KeyRing, *, sign_later: bool = False) -> None:
+        """Raise what `publish` would raise for this name and these keys, before anybody reads gigabytes for nothing."""
+        draft = self._draft()
+        self._require_keys(draft, name.project, ring, sign_later=sign_later)
+        known = ceremony.projects(draft)
+        refuse_case_clashes([*known, name.project], "project")
+        others = lines.release_names(draft, name.project) if name.project in known else ()
+        refuse_case_clashes(map(str, [*others, name]), "release")
 
-        Needs the keys `online` and `line-PROJECT`; for a new line `targets`, and the line's key is made if it is missing.
-        Raises Refused for a name bound to another tree or one that differs from an existing name in case only, and
-        for keys that are not the catalog's; NotFound for a missing key.
+    def publish(self, entry: CatalogRelease, ring: KeyRing, *, now: float, sign_later: bool = False) -> Outcome:
+        """Add a release; one with the same tree is no change. A new line needs the targets keys, and gets the key `line-PROJECT`.
+
+        It waits for the online key where that is not in `ring`, and, only with `sign_later`, for the line's keys.
         """
-        created: list[str] = []
-        changed = False
-        for draft in self._drafts(now):
-            if not self._add(draft, entry, keys, created):
-                chain.expose(self._documents)
-                return Published(changed, tuple(created), draft.head.timestamp.version)
-            # It ends only when the release is seen in the catalog, so a storage that lies about creation shows here.
-            changed |= draft.commit([keys.signer(ONLINE_KEY)])
-        raise AssertionError(_UNREACHABLE)
+        project = entry.release.project
+
+        def edit(draft: Draft) -> bool:
+            self._require_keys(draft, project, ring, sign_later=sign_later)
+            if project not in ceremony.projects(draft):
+                refuse_case_clashes([*ceremony.projects(draft), project], "project")
+                key = _own_key(ring, entries.line_role(project))
+                ceremony.add_line(draft, project, Keys((key,)))
+            return lines.add_release(draft, entry, beside_pending=lines.can_commit(draft, project, ring))
+
+        return self._change(edit, ring, now=now)
 
     def replace_placement(
-        self, name: Release, placement: SignedDocument, number: int, keys: KeyRing, *, now: float
+        self, name: Release, placement: SignedDocument, number: int, ring: KeyRing, *, now: float
     ) -> bool:
-        """Bind a release to a later placement; needs the key `online` only. False if it is bound to that one already.
+        """Bind a release to a later placement, with the online key. False if it is bound to that one already."""
+        return self._change(
+            lambda draft: lines.replace_placement(draft, name, placement, number), ring, now=now
+        ).changed
 
-        Raises Refused for an unknown release, or a number that is not higher than the present one.
+    def withdraw(self, name: Release, withdrawal: Withdrawal, ring: KeyRing, *, now: float) -> Outcome:
+        """Mark a release as withdrawn; its name stays bound."""
+        return self._change(lambda draft: lines.withdraw(draft, name, withdrawal), ring, now=now)
+
+    def attach(self, name: Release, provenance: SignedDocument, ring: KeyRing, *, now: float) -> Outcome:
+        """Attach a provenance, which the store has, to a release."""
+        return self._change(lambda draft: lines.attach(draft, name, provenance), ring, now=now)
+
+    def keep(self, project: str, retain: Retain | None, ring: KeyRing, *, now: float) -> Outcome:
+        """Say how long the releases of a line are kept."""
+        return self._change(lambda draft: lines.keep(draft, project, retain), ring, now=now)
+
+    def add_line(self, project: str, keys: Keys, ring: KeyRing, *, now: float) -> Outcome:
+        """Begin a line; needs targets keys and that line's."""
+        return self._change(lambda draft: ceremony.add_line(draft, project, keys), ring, now=now)
+
+    def rotate(
+        self, role: str, ring: KeyRing, *, now: float,
+        add: Sequence[Key] = (), remove: Collection[str] = (), threshold: int | None = None,
+    ) -> Outcome:  # fmt: skip
+        """Change the keys of `root`, `targets`, `online` or a line."""
+        return self._change(
+            lambda draft: ceremony.rotate(draft, role, add=add, remove=remove, threshold=threshold), ring, now=now
+        )
+
+    def revoke(self, keyid: str, replacement: Key | None, ring: KeyRing, *, now: float) -> Outcome:
+        """Take a key out of every role that trusts it. Raises Refused if none does."""
+        outcome = self._change(lambda draft: ceremony.revoke(draft, keyid, replacement), ring, now=now)
+        if not outcome.changed and not ceremony.trusting(self._draft().before, keyid):
+            raise Refused("no role trusts this key", place=printable(keyid[:200]), hint="see: pacball trust status")
+        return outcome
+
+    def renew(self, roles: Iterable[str], ring: KeyRing, *, now: float) -> Outcome:
+        """Sign these roles anew, so that they expire later."""
+        wanted = list(roles)
+        return self._change(lambda draft: ceremony.renew(draft, wanted), ring, now=now)
+
+    def refresh(self, ring: KeyRing, *, now: float) -> Outcome:
+        """Sign a new timestamp, what of the online key's metadata has lived half its time, and commit what waits and is complete.
+
+        Needs the online key only, and prolongs nothing that people signed.
         """
-        for draft in self._drafts(now):
-            if not _place(draft, name, placement, number, keys):
-                chain.expose(self._documents)
-                return False
-            if draft.commit([keys.signer(ONLINE_KEY)]):
-                return True
-        raise AssertionError(_UNREACHABLE)
 
-    def refresh(self, keys: KeyRing, *, now: float) -> int:
-        """Sign a new timestamp, and what of the online key's metadata has lived half its time; return the version.
+        def edit(draft: Draft) -> bool:
+            draft.prolong_placements(ring)
+            return True
 
-        Needs the key `online` only, and prolongs nothing that other keys signed: see `expiries` and `renew`.
+        return self._change(edit, ring, now=now, timestamp=True)
+
+    def republish(self, ring: KeyRing, *, now: float, above: int, keep: Collection[str] = ()) -> Outcome:
+        """Sign everything but the root, and the lines `keep`, under versions above `above`: after a restored backup.
+
+        It is committed all at once, when every line has been signed. What a thief of the online key has signed needs no higher
+        version: clients forget it when the online key is rotated.
         """
-        online = [keys.signer(ONLINE_KEY)]
-        for draft in self._drafts(now):
-            for project in draft.head.projects():
-                role = entries.placement_role(project)
-                if draft.nears_expiry(draft.head.delegated(role), role):
-                    draft.sign(role, online)
-            if draft.commit(online):
-                return draft.head.timestamp.version
-        raise AssertionError(_UNREACHABLE)
+        if above < self.version:
+            raise Refused(f"the catalog has version {self.version} already", place="--above-version")
+        if above > _HIGHEST:
+            hint = f"if clients have seen such a version, a thief has signed it: rotate the online key; the most is {_HIGHEST}"
+            raise Refused(f"{above} is more than any catalog counts to", place="--above-version", hint=hint)
+        return self._change(lambda draft: ceremony.republish(draft, keep=keep), ring, now=now, above=above)
 
-    def renew(self, keys: KeyRing, *, now: float) -> list[str]:
-        """Sign root, targets and lines anew, as far as their keys are here, and return these roles; needs `online` too."""
-        online = [keys.signer(ONLINE_KEY)]
-        for draft in self._drafts(now):
-            names = [Targets.type, *map(entries.line_role, draft.head.projects())]
-            roles = [name for name in names if keys.has(name)]
-            for role in roles:
-                draft.sign(role, [keys.signer(role)])
-            renews_root = keys.has(ROOT_KEY)
-            if draft.commit(online):
-                if renews_root:
-                    draft.write_root([keys.signer(ROOT_KEY)])
-                return [*([Root.type] if renews_root else []), *roles]
-        raise AssertionError(_UNREACHABLE)
+    def export(self) -> Change:
+        """What waits, with what it is based on, to be signed elsewhere. Raises NotFound if nothing waits."""
+        draft = self._draft()
+        if not draft.pending:
+            raise NotFound("nothing waits for signatures", place="catalog", hint="see: pacball trust status")
+        return export(draft)
 
-    def _drafts(self, now: float) -> Iterator[Draft]:
+    def submit(self, change: Change, ring: KeyRing, *, now: float) -> Outcome:
+        """Take in signatures, or a proposal made elsewhere; commits what is complete if the online key is in `ring`.
+
+        Raises Refused for a change that the catalog has gone past, that none of its keys has signed, or that would do harm.
+        """
+        return self._change(lambda draft: accept(draft, change), ring, now=now)
+
+    def drop(self, roles: Collection[str] = ()) -> tuple[str, ...]:
+        """Drop what waits, or only these roles of it; their names. Releases that wait are not in the catalog then.
+
+        The lines that waiting targets begin go with them, and they with such a line.
+        """
         for _ in range(COMMIT_ATTEMPTS):
-            yield Draft(chain.load_head(self._documents), now=now, expiry=self._expiry)
-        hint = "let one process publish at a time, and try again"
-        raise Unavailable(f"others changed the catalog {COMMIT_ATTEMPTS} times meanwhile", place="catalog", hint=hint)
+            pending = Pending(self._drafts)
+            rest = pending.change.without(roles) if roles else Change()
+            dropped = tuple(sorted(pending.change.roles.keys() - rest.roles.keys()))
+            if not dropped or pending.keep(rest):
+                return dropped
+        raise _busy()
 
-    def _add(self, draft: Draft, entry: CatalogRelease, keys: KeyRing, created: list[str]) -> bool:
-        head, project = draft.head, entry.release.project
-        existing = head.release(entry.release)
-        if existing is not None:
-            _refuse_other_tree(existing, entry)
-            return False
-        _refuse_case_clash(project, head.projects(), "project")
-        line_role, placement_role = entries.line_role(project), entries.placement_role(project)
-        online = [keys.signer(ONLINE_KEY)]
-        if project not in head.projects():
-            draft.sign(Targets.type, [keys.signer(TARGETS_KEY)])
-            draft.add_line(project, [_signer(keys, line_role, created)], online, self._thresholds)
-        _refuse_case_clash(str(entry.release), [str(other.release) for other in head.releases(project)], "release")
-        draft.sign(line_role, [keys.signer(line_role)])
-        draft.sign(placement_role, online)
-        line, placements = head.delegated(line_role), head.delegated(placement_role)
+    def _change(
+        self, edit: Callable[[Draft], bool], ring: KeyRing, *,
+        now: float, timestamp: bool = False, above: int = 0, fresh: Root | None = None,
+    ) -> Outcome:  # fmt: skip
+        # What is complete comes first: what is added beside it would make its signatures worthless.
+        settled = set() if timestamp else self._settle(ring, now=now)
+        pending = Pending(self._drafts)
+        for _ in range(COMMIT_ATTEMPTS):
+            chain.expose(self._documents)
+            draft = self._draft_of(pending.change, now=now, above=above, fresh=fresh)
+            before = draft.head.timestamp.version
+            wanted = edit(draft)
+            if not wanted and not draft.head.is_halfway:
+                return _outcome(before, settled, (), draft.waiting(), changed=bool(settled))
+            done = draft.finish(ring, pending, timestamp=timestamp)
+            if done is None:
+                settled |= self._settle(ring, now=now)
+            # What others keep now was made of the state before; it is brought onto this one when it is read.
+            elif pending.keep(done.rest) or done.is_whole:
+                if Root.type in done.committed and self._load().is_halfway:
+                    self._change(lambda _: False, ring, now=now)
+                changed = wanted or done.version != before
+                return _outcome(done.version, settled, done.committed, done.waiting, changed=changed)
+            else:
+                settled |= set(done.committed)
+            pending = pending.again()
+        raise _busy()
+
+    def _settle(self, ring: KeyRing, *, now: float) -> set[str]:
+        """Commit what waits and is complete; the roles that were."""
+        committed: set[str] = set()
+        for _ in range(COMMIT_ATTEMPTS):
+            pending = Pending(self._drafts)
+            if not pending.change:
+                return committed
+            done = self._draft_of(pending.change, now=now).finish(ring, pending)
+            if done is not None:
+                committed |= set(done.committed)
+                if not done.committed or pending.keep(done.rest):
+                    return committed
+        raise _busy()
+
+    def _draft_of(self, pending: Change, *, now: float, above: int = 0, fresh: Root | None = None) -> Draft:
+        head = self._head(pending, now, fresh)
+        return Draft(head, rebase(pending, head), now=now, expiry=self._expiry, above=above)
+
+    def _draft(self) -> Draft:
+        """What there is now, to be looked at."""
+        return self._draft_of(Pending(self._drafts).change, now=0.0)
+
+    def _head(self, pending: Change, now: float, fresh: Root | None) -> Head:
+        if chain.newest_timestamp(self._documents) is not None:
+            return self._load()
+        waiting = pending.roles.get(Root.type)
+        return chain.genesis(self._documents, waiting.metadata.signed if waiting is not None else fresh, now)
+
+    def _load(self) -> Head:
         try:
-            line.targets |= {target.path: target for target in entries.encode_line(entry)}
-            target = entries.encode_placement(entry)
-            placements.targets[target.path] = target
-            faithful = head.release(entry.release) == entry
-        except (ValueError, OverflowError, OSError, Corrupt):
-            faithful = False
-        # What could not be read back must not be signed.
-        if not faithful:
-            raise Refused("has values that a catalog cannot carry", place=str(entry.release))
-        return True
+            head = chain.load_head(self._documents)
+        except NotFound:
+            if not Pending(self._drafts).change:
+                raise
+            message = "this catalog waits for its first signatures"
+            raise NotFound(message, place="catalog", hint=_SIGN_FIRST) from None
+        if self._pinned is not None:
+            pinned: Metadata[Root] = Metadata.from_bytes(self._pinned)
+            if not any(same_content(root, pinned) for root in head.roots):
+                hint = "find out who has changed the store, or remove the root that is pinned here"
+                raise Untrusted("does not descend from the root that is known here", place=_ROOT_PLACE, hint=hint)
+        return head
+
+    def _refuse_other_root(self, fresh: Root) -> None:
+        """A root of an interrupted attempt is as good as a new one, and may be pinned already; with other keys it is not."""
+        if not chain.has_document(self._documents, FIRST_ROOT_NAME):
+            return
+        root = chain.read_roots(self._documents)[0].signed
+        if (root.keys, root.roles) != (fresh.keys, fresh.roles):
+            hint = "use the directory of keys with which it was begun, or another store"
+            raise Refused("is the root of a catalog that was begun with other keys", place=_ROOT_PLACE, hint=hint)
+
+    def _require_keys(self, draft: Draft, project: str, ring: KeyRing, *, sign_later: bool) -> None:
+        lines.require_keys(draft, project, ring, sign_later=sign_later)
+        if self._drafts is None and not ring.signers(draft.after.keyids(Timestamp.type)):
+            raise lacking(Timestamp.type, [], draft.after)
 
 
-def _place(draft: Draft, name: Release, placement: SignedDocument, number: int, keys: KeyRing) -> bool:
-    existing = draft.head.release(name)
-    if existing is None:
-        raise Refused("is not in the catalog", place=str(name))
-    if (existing.placement, existing.placement_number) == (placement, number):
-        return False
-    if number <= existing.placement_number:
-        message = f"has placement {existing.placement_number} already; a new one needs a higher number than that"
-        raise Refused(message, place=str(name))
-    entry = dataclasses.replace(existing, placement=placement, placement_number=number)
-    target = entries.encode_placement(entry)
-    role = entries.placement_role(name.project)
-    draft.head.delegated(role).targets[target.path] = target
-    draft.sign(role, [keys.signer(ONLINE_KEY)])
-    return True
+def create(
+    documents: DocumentStorage,
+    ring: KeyRing,
+    *,
+    now: float,
+    drafts: DocumentStorage | None = None,
+    expiry: Expiry = DEFAULT_EXPIRY,
+) -> Catalog:
+    """A catalog whose keys `root`, `targets` and `online` are all in `ring`, where they are made if they are missing."""
+    keys = [Keys((_own_key(ring, name),)) for name in ("root", "targets", "online")]
+    catalog = Catalog(documents, drafts, expiry=expiry)
+    catalog.found(Founding(*keys), ring, now=now)
+    return catalog
 
 
-def _signer(keys: KeyRing, name: str, created: list[str] | None = None) -> Signer:
-    if keys.has(name):
-        return keys.signer(name)
-    signer = keys.create(name)
-    if created is not None:
-        created.append(name)
-    return signer
+def _own_key(ring: KeyRing, name: str) -> Key:
+    return ring.public(name) if name in ring.names() else ring.create(name)
 
 
-def _first_root(root: Signer, targets: Signer, online: Signer, thresholds: Thresholds) -> Root:
-    roles: dict[str, tuple[Signer, int]] = {
-        Root.type: (root, thresholds.root),
-        Targets.type: (targets, thresholds.targets),
-        Snapshot.type: (online, thresholds.online),
-        Timestamp.type: (online, thresholds.online),
-    }
-    first = Root(roles={name: Role([], threshold) for name, (_, threshold) in roles.items()}, consistent_snapshot=True)
-    for name, (signer, _) in roles.items():
-        first.add_key(signer.public_key, name)
-    first.version = 0
-    return first
+def _outcome(
+    version: int, settled: set[str], committed: Collection[str], waiting: tuple[Waiting, ...], *, changed: bool
+) -> Outcome:
+    return Outcome(changed, version, tuple(sorted({*settled, *committed})), waiting, tuple(sorted(settled)))
 
 
-def _read_first_root(documents: DocumentStorage, expected: Root | None) -> bytes:
-    data = chain.read_document(documents, FIRST_ROOT_NAME, METADATA_LIMITS.root_bytes)
-    if data is None:
-        raise Corrupt("is missing", place=_ROOT_PLACE, hint="restore it from a mirror")
-    try:
-        root = verify_root(data)
-    except (RepositoryError, ValueError) as error:
-        raise Corrupt(f"does not verify: {error}", place=_ROOT_PLACE) from error
-    if expected is not None and root.keys != expected.keys:
-        hint = "use the directory of keys with which it was begun, or another store"
-        raise Refused("is the root of a catalog that was begun with other keys", place=_ROOT_PLACE, hint=hint)
-    return data
-
-
-def _refuse_other_tree(existing: CatalogRelease, entry: CatalogRelease) -> None:
-    if existing.tree_digest != entry.tree_digest:
-        message = f"is bound for ever to the tree {existing.tree_digest}, this one is {entry.tree_digest}"
-        raise Refused(message, place=str(entry.release), hint="publish it under a new version")
-
-
-def _refuse_case_clash(name: str, existing: Sequence[str], kind: str) -> None:
-    for other in existing:
-        if other != name and other.casefold() == name.casefold():
-            raise Refused(
-                f"differs only in case from the {kind} {other}", place=name, hint=f"write {other}, or another name"
-            )
+def _busy() -> Unavailable:
+    hint = "let one process publish at a time, and try again"
+    return Unavailable(f"others changed the catalog {COMMIT_ATTEMPTS} times meanwhile", place="catalog", hint=hint)

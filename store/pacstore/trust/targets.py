@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from blake3 import blake3
+
+from pacstore.digest import Digest
+
 if TYPE_CHECKING:
-    from pacstore.digest import Digest
+    from collections.abc import Iterable
+
+    from pacstore.digest import Bytes
     from pacstore.release import Release
 
 
@@ -17,6 +24,20 @@ class SignedDocument:
     digest: Digest
     length: int
     sha256: bytes
+
+    @classmethod
+    def of_all(cls, pieces: Iterable[Bytes]) -> SignedDocument:
+        """What a catalog would sign of the document made of `pieces` one after another."""
+        digest, sha256, length = blake3(), hashlib.sha256(), 0
+        for piece in pieces:
+            digest.update(piece)
+            sha256.update(piece)
+            length += len(piece)
+        return cls(Digest(digest.digest()), length, sha256.digest())
+
+    def matches(self, data: Bytes) -> bool:
+        """Whether `data` is this document: its length and both hashes."""
+        return len(data) == self.length and SignedDocument.of_all([data]) == self
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +68,7 @@ class CatalogRelease:
     published: int
     withdrawal: Withdrawal | None = None
     provenance: SignedDocument | None = None
+
+    def documents(self) -> tuple[SignedDocument, ...]:
+        """All documents that the catalog names for it."""
+        return self.manifest, self.attributes, self.placement, *((self.provenance,) if self.provenance else ())

@@ -1,0 +1,87 @@
+"""Looks after the catalog while the daemon runs, whether anybody asks or not: verifies, refreshes, warns."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from pacmirror.catalog import ServedCatalog
+from pacmirror.refreshing import Refresher
+from pacmirror.status import Report
+from pacstore.errors import Refused
+from pacstore.trust.warnings import expiry_warnings
+
+if TYPE_CHECKING:
+    from pacmirror.config import Config
+    from pacmirror.files import PublicFiles
+
+_log = logging.getLogger(__name__)
+
+
+class Watch:
+    """The catalog, and who refreshes it, if this daemon has keys. Raises Refused for half a configuration."""
+
+    def __init__(self, config: Config, files: PublicFiles) -> None:
+        if config.online_keys is None and (config.refresh_hours is not None or config.timestamp_days is not None):
+            hint = "name the directory of the online key: --online-keys DIR"
+            raise Refused("to refresh a catalog, the daemon needs a key", place=str(config.store), hint=hint)
+        self.catalog = ServedCatalog(config, files)
+        self._limits = config.limits
+        self._refresher = Refresher(config, config.online_keys) if config.online_keys is not None else None
+        self._task: asyncio.Task[None] | None = None
+        self._deadline: float | None = None
+        self._warned: list[str] = []
+
+    async def report(self) -> Report:
+        """What is to be told now."""
+        standing = await self.catalog.look()
+        return Report(standing, self._refresher, self._limits.listed_roles, time.time())
+
+    async def start(self) -> None:
+        """Begin. Raises a PacballError if this daemon is to refresh the catalog and cannot."""
+        if self._refresher is not None:
+            await asyncio.to_thread(self._refresher.check)
+        self._task = asyncio.create_task(self._keep_looking())
+
+    def stop(self) -> None:
+        """Begin nothing new; `end` may be called later."""
+        self._deadline = asyncio.get_running_loop().time() + self._limits.drain_seconds
+        if self._task is not None:
+            self._task.cancel()
+
+    async def end(self) -> None:
+        """Wait for what has been begun, as long as the drain time since `stop` lasts."""
+        if self._task is None:
+            return
+        if self._deadline is None:
+            self.stop()
+        await asyncio.wait({self._task})
+        if self._refresher is not None and self._deadline is not None:
+            await self._refresher.end(self._deadline - asyncio.get_running_loop().time())
+        await self.catalog.close()
+
+    async def _keep_looking(self) -> None:
+        while True:
+            try:
+                await self._look()
+            except Exception:  # noqa: BLE001 - it must go on
+                _log.exception("looking after the catalog failed unexpectedly, and is tried again")
+            # Not at once: who starts a daemon over an expired catalog may be about to refresh it.
+            await asyncio.sleep(self._limits.watch_seconds)
+            self._warn()
+
+    async def _look(self) -> None:
+        standing = await self.catalog.look()
+        if self._refresher is not None and await self._refresher.look(standing):
+            await self.catalog.look()
+
+    def _warn(self) -> None:
+        served = self.catalog.standing.served
+        found = expiry_warnings(served.expires, now=time.time(), signed_at=served.signed_at) if served else []
+        # The text says how many days are left: so each warning comes again when that changes, and no more often.
+        for warning in found:
+            if warning not in self._warned:
+                _log.warning("%s", warning)
+        self._warned = found

@@ -1,0 +1,60 @@
+"""Whether a release is here whole, and saying so: holdings are written when every pack that its placement names is here."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from pacstore.attributes import Attributes
+from pacstore.confirm import confirm
+from pacstore.digest import Digest
+from pacstore.documents import read_manifest, read_object, read_placement
+from pacstore.errors import NotFound, TooLarge
+from pacstore.limits import LIMITS
+from pacstore.placement import Placement
+from pacstore.publish import holdings_of
+from pacstore.storage import DocumentKind, ObjectKind, Storage, object_path
+from pacstore.trust.targets import CatalogRelease
+
+
+def is_held(storage: Storage, entry: CatalogRelease) -> bool:
+    """Whether the holdings say that this release is here with this placement."""
+    with suppress(NotFound, TooLarge):
+        data = storage.get(DocumentKind.HOLDINGS, str(entry.release), limit=LIMITS.holdings_bytes)
+        return data == holdings_of(entry).encode()
+    return False
+
+
+def hold(storage: Storage, entry: CatalogRelease) -> None:
+    """Put the holdings of a release whose packs are here, each of them verified when it came.
+
+    Its documents are read and compared with the catalog, and its placement with the tables of the packs. Raises NotFound for what
+    is not here and Corrupt for what is not right, naming it.
+    """
+    manifest = read_manifest(storage, entry)
+    attributes = read_object(storage, ObjectKind.ATTRIBUTES, entry.attributes)
+    Attributes.parse(attributes, manifest.tree, place=object_path(ObjectKind.ATTRIBUTES, entry.attributes.digest))
+    placement = read_placement(storage, entry, manifest)
+    missing = _missing(storage, placement)
+    if missing:
+        message = f"is missing, and {len(missing) - 1} more of its packs" if len(missing) > 1 else "is missing"
+        raise NotFound(message, place=object_path(ObjectKind.PACK, min(missing)))
+    confirm(placement, manifest, storage)
+    if not is_held(storage, entry):
+        storage.put(DocumentKind.HOLDINGS, str(entry.release), holdings_of(entry).encode())
+
+
+def missing_packs(storage: Storage, entry: CatalogRelease) -> dict[Digest, int]:
+    """The packs that the placement of a release names and that are not here, with their lengths. Raises NotFound, Corrupt."""
+    return _missing(storage, read_placement(storage, entry, read_manifest(storage, entry)))
+
+
+def _missing(storage: Storage, placement: Placement) -> dict[Digest, int]:
+    missing = {}
+    for number, length in enumerate(placement.pack_lengths.tolist()):
+        try:
+            found = storage.size(ObjectKind.PACK, placement.pack(number))
+        except NotFound:
+            found = -1
+        if found != length:
+            missing[placement.pack(number)] = length
+    return missing
