@@ -10,10 +10,11 @@ import typer
 
 from paccli.options import AsOf, FirstUse, From, Insecure, Json, Quiet, ReleaseName, RootKeys, TrustOptions
 from paccli.output import Output, fields, reporting, size
+from pacstore.errors import printable
 
 if TYPE_CHECKING:
     from pacstore.install.installation import Installed
-    from pacstore.install.planning import Plan
+    from pacstore.install.plan import Plan
 
 
 def install(
@@ -56,26 +57,45 @@ def install(
                         entry, source=opened.source, root=where, progress=progress, refresh=refresh,
                         allow_withdrawn=allow_withdrawn,
                     )  # fmt: skip
-                    return _print_plan(output, planned)
+                    _print_plan(output, planned)
+                    return output.result({**fields(planned), "fits": planned.fits})
                 done = installer.install(
                     entry, source=opened.source, root=where, progress=progress, now=time.time, refresh=refresh,
-                    trust=trust, allow_withdrawn=allow_withdrawn,
+                    trust=trust, allow_withdrawn=allow_withdrawn, planned=lambda plan: _print_plan(output, plan),
                 )  # fmt: skip
         _print_installed(output, done, trust.fields(entry))
     return None
 
 
 def _print_plan(output: Output, planned: Plan) -> None:
+    """What will be done, for people."""
     if planned.already_installed:
         output.text(f"{planned.release} is installed already")
-    output.text(f"download {size(planned.bytes_to_download)} in {planned.requests} requests, without documents")
-    output.text(f"reuse {size(planned.bytes_reused)} of {size(planned.bytes_total)}")
-    for reuse in planned.reuse:
-        output.text(f"  {size(reuse.bytes)} from {reuse.name}")
-    output.text(f"needs {size(planned.disk_bytes)} of disk and {planned.inodes} inodes")
-    if planned.switched_from:
-        output.text(f"current switches from {planned.switched_from}")
-    output.result(fields(planned))
+    else:
+        documents = f", and {size(planned.bytes_of_documents)} of documents" if planned.bytes_of_documents else ""
+        output.text(f"download {size(planned.bytes_to_download)} in {planned.requests} requests{documents}")
+        output.text(f"reuse {size(planned.bytes_reused)} of {size(planned.bytes_total)}")
+        for reuse in planned.reuse:
+            output.text(f"  {size(reuse.bytes)} from {printable(reuse.name)}")
+        output.text(f"needs {_space(planned.disk_bytes, planned.inodes)}; {_free(planned)}")
+        output.text(f"takes up {size(planned.disk_bytes_after)} afterwards")
+    if planned.switched:
+        link = f"current/{planned.release.project}/{planned.release.platform}"
+        before = (
+            f"from {planned.switched_from} to {planned.release}" if planned.switched_from else f"to {planned.release}"
+        )
+        output.text(f"switches {link} {before}")
+
+
+def _space(count: int, inodes: int) -> str:
+    return f"{size(count)} of disk and {inodes:,} inodes"
+
+
+def _free(planned: Plan) -> str:
+    if planned.disk_bytes_free is None:
+        return "what is free is not known"
+    inodes = "" if planned.inodes_free is None else f" and {planned.inodes_free:,} inodes"
+    return f"{size(planned.disk_bytes_free)}{inodes} are free{'' if planned.fits else ': NOT ENOUGH'}"
 
 
 def _print_installed(output: Output, done: Installed, trust: dict[str, object]) -> None:

@@ -7,6 +7,6 @@ synchronous; batches of work go to a few threads, never single chunks or files.
 from pacstore.install.disk import Free
 from pacstore.install.installation import Installed, install, plan
 from pacstore.install.options import InstallOptions
-from pacstore.install.planning import Plan, Reuse
+from pacstore.install.plan import Plan, Reuse
 
 __all__ = ["Free", "InstallOptions", "Installed", "Plan", "Reuse", "install", "plan"]

@@ -15,7 +15,7 @@ from pacstore.install.documents import Documents, Refresh, fetch_all, fetch_plac
 from pacstore.install.downloading import Downloading
 from pacstore.install.options import InstallOptions
 from pacstore.install.paths import Paths
-from pacstore.install.planning import check_space, make_plan
+from pacstore.install.plan import Plan, check_space, make_plan
 from pacstore.install.root import PRIVATE, Root
 from pacstore.install.seeds import Seeds, find_seeds
 from pacstore.install.skeleton import (
@@ -38,6 +38,20 @@ from pacstore.storage import Clock
 from pacstore.trust.targets import CatalogRelease
 
 
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """All that is known before anything is begun. Holds the directories of seeds open."""
+
+    documents: Documents
+    wanted: Wanted
+    placement: Placement
+    seeds: Seeds
+    plan: Plan
+
+    def close(self) -> None:
+        self.seeds.close()
+
+
 @dataclass
 class Building:
     """One installation of a release that is not there yet. `release` changes where a newer placement is used."""
@@ -49,24 +63,38 @@ class Building:
     now: Clock
     refresh: Refresh | None
     options: InstallOptions
+    planned: Callable[[Plan], None] = lambda _: None
+
+    def plan(self) -> Plan:
+        """What `run` would do; nothing is changed. Raises as `pacstore.install.plan` does."""
+        with contextlib.closing(self._prepare()) as prepared:
+            return prepared.plan
 
     def run(self) -> int:
         """Install the release; how many bytes of its files came from local trees. Raises as `install` does."""
-        self.progress.begin("preparing", None)
-        documents, placement, self.release = fetch_all(self.source, self.release, self.refresh)
-        wanted = Wanted(documents.manifest, documents.attributes)
-        name = self.release.release
-        seeds = find_seeds(self.root, wanted, name, most=self.options.seeds, warn=self.progress.warn)
-        with contextlib.closing(seeds):
-            self._check_space(wanted, placement, seeds)
-            reused = self._attempt(documents, wanted, placement, seeds)
-        sweep(self.root, name, self.now())
+        with contextlib.closing(self._prepare()) as prepared:
+            self.planned(prepared.plan)
+            check_space(prepared.plan, str(self.root.path))
+            reused = self._attempt(prepared.documents, prepared.wanted, prepared.placement, prepared.seeds)
+        sweep(self.root, self.release.release, self.now())
         return reused
 
-    def _check_space(self, wanted: Wanted, placement: Placement, seeds: Seeds) -> None:
+    def _prepare(self) -> _Prepared:
+        self.progress.begin("preparing", None)
+        name = self.release.release
+        switched_from = self.root.switched_to(name)
         free = self.options.free_space(self.root.top)
-        plan = make_plan(self.release, wanted, placement, seeds, options=self.options, block_bytes=free.block_bytes)
-        check_space(plan, free, str(self.root.path))
+        documents, placement, self.release = fetch_all(self.source, self.release, self.refresh)
+        wanted = Wanted(documents.manifest, documents.attributes)
+        seeds = find_seeds(self.root, wanted, name, most=self.options.seeds, warn=self.progress.warn)
+        try:
+            plan = make_plan(
+                self.release, wanted, placement, seeds, free=free, switched_from=switched_from, options=self.options
+            )
+        except BaseException:
+            seeds.close()
+            raise
+        return _Prepared(documents, wanted, placement, seeds, plan)
 
     def _attempt(self, documents: Documents, wanted: Wanted, placement: Placement, seeds: Seeds) -> int:
         attempt = Attempt.begin(self.root, self.release.release, documents.manifest.digest, self.now())

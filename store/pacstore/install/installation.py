@@ -6,19 +6,20 @@ name; then `current` is switched. Killed anywhere, the same call continues with 
 
 from __future__ import annotations
 
-import contextlib
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pacstore.digest import Digest
 from pacstore.errors import Refused
 from pacstore.install.building import Building
-from pacstore.install.disk import disk_at
+from pacstore.install.disk import Free, disk_at
 from pacstore.install.documents import Refresh, fetch_all
 from pacstore.install.options import DEFAULTS, InstallOptions
-from pacstore.install.planning import Plan, make_plan, nothing_to_do
+from pacstore.install.plan import Plan, make_plan, nothing_to_do
 from pacstore.install.root import Root
-from pacstore.install.seeds import Seeds, find_seeds
+from pacstore.install.seeds import Seeds
 from pacstore.install.trust import Trust, check_withdrawn, checking_withdrawn
 from pacstore.install.wanted import Wanted
 from pacstore.progress import Progress
@@ -59,13 +60,15 @@ def install(
     options: InstallOptions = DEFAULTS,
     trust: Trust | None = None,
     allow_withdrawn: bool = False,
+    planned: Callable[[Plan], None] = lambda _: None,
 ) -> Installed:
     """Install `release`, which the caller has verified, under `root`, and switch to it.
 
     `refresh` asks the catalog again, for a placement that replaced one whose packs are gone. `trust` says in the history why
-    the release was believed. Raises Refused for a withdrawn release that is not allowed, before anything is fetched, and
-    where the name is taken or the file system cannot hold the tree; Corrupt for bytes that stay wrong, Unavailable for disk
-    and network (the same call continues later), NotFound when the source lacks something.
+    the release was believed. `planned` is told what will be done, before it is begun. Raises Refused for a withdrawn release
+    that is not allowed, before anything is fetched, and where the name is taken or the file system cannot hold the tree;
+    Corrupt for bytes that stay wrong, Unavailable for disk and network (the same call continues later), NotFound when the
+    source lacks something.
     """
     started = now()
     check_withdrawn(release, allowed=allow_withdrawn, warn=progress.warn)
@@ -74,7 +77,7 @@ def install(
     with disk_at(str(root)), Root.open(root) as opened:
         reused = None
         if not _already(opened, release):
-            reused = Building(release, opened, source, progress, now, refresh, options).run()
+            reused = Building(release, opened, source, progress, now, refresh, options, planned).run()
         believed = trust.fields(release) if trust is not None else None
         switched = options.switch and opened.switch(
             release.release, tree=release.tree_digest, source=source.name, time=now(), trust=believed
@@ -108,21 +111,28 @@ def plan(
     check_withdrawn(release, allowed=allow_withdrawn, warn=progress.warn)
     refresh = refresh if allow_withdrawn else checking_withdrawn(refresh)
     if not Root.exists(root):
+        free = _free_above(root, options)
         documents, placement, release = fetch_all(source, release, refresh)
         wanted = Wanted(documents.manifest, documents.attributes)
-        return make_plan(release, wanted, placement, Seeds(wanted), options=options)
+        return make_plan(release, wanted, placement, Seeds(wanted), free=free, switched_from="", options=options)
     with disk_at(str(root)), Root.open(root) as opened:
-        switched_from = opened.switched_to(release.release)
         if _already(opened, release):
-            return nothing_to_do(release, switched_from)
-        documents, placement, release = fetch_all(source, release, refresh)
-        wanted = Wanted(documents.manifest, documents.attributes)
-        seeds = find_seeds(opened, wanted, release.release, most=options.seeds, warn=progress.warn)
-        with contextlib.closing(seeds):
-            block_bytes = options.free_space(opened.top).block_bytes
-            return make_plan(
-                release, wanted, placement, seeds, options=options, block_bytes=block_bytes, switched_from=switched_from
-            )
+            return nothing_to_do(release, opened.switched_to(release.release), options)
+        return Building(release, opened, source, progress, lambda: 0.0, refresh, options).plan()
+
+
+def _free_above(root: Path, options: InstallOptions) -> Free:
+    """What is free where `root` would be made. Raises Unavailable or Refused as making it would."""
+    place = root if root.exists() else root.parent
+    with disk_at(str(root)):
+        try:
+            directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise Root.no_place(root) from error
+        try:
+            return options.free_space(directory)
+        finally:
+            os.close(directory)
 
 
 def _already(root: Root, release: CatalogRelease) -> bool:

@@ -63,12 +63,14 @@ class Root:
             except FileExistsError:
                 pass
             except FileNotFoundError as error:
-                raise Refused(
-                    "cannot be made, because the directory above it does not exist",
-                    place=str(path),
-                    hint=f"make {path.parent} first",
-                ) from error
+                raise cls.no_place(path) from error
             return cls(path, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+
+    @staticmethod
+    def no_place(path: Path) -> Refused:
+        """The error that there is nothing to make the root `path` in."""
+        message = "cannot be made, because the directory above it does not exist"
+        return Refused(message, place=str(path), hint=f"make {path.parent} first")
 
     @staticmethod
     def exists(path: Path) -> bool:

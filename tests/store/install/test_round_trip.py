@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from pacstore.errors import Refused
-from pacstore.install import InstallOptions, plan
+from pacstore.install import Free, InstallOptions, plan
 from tests.store.install.world import NAME, NEXT, FakeSource, Notes, look, put
 
 
@@ -126,3 +126,29 @@ def test_the_directory_above_the_root_is_missing(entry, source, tmp_path):
 def test_the_switch_can_be_left_out(entry, source, root):
     assert not put(entry, source, root, options=InstallOptions(switch=False)).switched
     assert not (root / "current/Sample").exists()
+
+
+def test_a_real_run_tells_its_plan_before_it_begins(entry, source, root):
+    told = []
+    put(entry, source, root, planned=lambda plan: told.append((plan, os.listdir(root / ".pacball/staging"))))
+    ((made, staged),) = told
+    assert staged == []
+    assert made.bytes_to_download > 0
+    assert (made.switched, made.switched_from, made.fits) == (True, "", True)
+    assert made.bytes_of_documents == entry.manifest.length + entry.attributes.length + entry.placement.length
+    assert made.disk_bytes == made.disk_bytes_after > made.bytes_total // 2
+    put(entry, source, root, planned=told.append)
+    assert len(told) == 1
+
+
+def test_a_plan_says_that_there_is_no_room(entry, source, root):
+    options = InstallOptions(free_space=lambda _: Free(1000, 10, 4096))
+    for _ in range(2):
+        made = plan(entry, source=source, root=root, progress=Notes(), options=options)
+        assert (made.fits, made.disk_bytes_free, made.inodes_free) == (False, 1000, 10)
+        root.mkdir(exist_ok=True)
+
+
+def test_a_plan_for_a_root_that_cannot_be_made(entry, source, tmp_path):
+    with pytest.raises(Refused, match="directory above it"):
+        plan(entry, source=source, root=tmp_path / "no/root", progress=Notes())

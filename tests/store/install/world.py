@@ -18,7 +18,7 @@ from pacstore.chunker import Chunker
 from pacstore.codec import KIND_ZSTD, compress
 from pacstore.digest import Digest
 from pacstore.errors import NotFound
-from pacstore.install import Installed, InstallOptions, install
+from pacstore.install import Installed, InstallOptions, Plan, install
 from pacstore.manifest import Manifest, encode_manifest
 from pacstore.pack import HEADER, Table, TableBuilder, ending
 from pacstore.placement import Placement
@@ -279,6 +279,7 @@ def put(
     notes: Notes | None = None,
     options: InstallOptions | None = None,
     refresh: Callable[[], CatalogRelease] | None = None,
+    planned: Callable[[Plan], object] = lambda _: None,
 ) -> Installed:
     """Install with what most tests leave as it is."""
     return install(
@@ -288,6 +289,7 @@ def put(
         progress=notes or Notes(),
         now=lambda: 1_700_000_000.0,
         refresh=refresh,
+        planned=planned,
         options=options or InstallOptions(range_bytes=1 << 20),
     )
 
