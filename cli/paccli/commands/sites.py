@@ -28,20 +28,26 @@ def install(
     allow_withdrawn: Annotated[
         bool, typer.Option("--allow-withdrawn", help="Install the release even if it was withdrawn.")
     ] = False,
+    owner: Annotated[
+        str | None, typer.Option("--owner", metavar="USER[:GROUP]", help="Give all files to this user. Needs root.")
+    ] = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Only say what would be done.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Install a release under a root and switch to it; what was interrupted continues."""
     with reporting(as_json=as_json) as output:
+        from paccli.owners import find_owner  # noqa: PLC0415
         from paccli.places import load_settings  # noqa: PLC0415
         from paccli.progress import showing  # noqa: PLC0415
         from paccli.sources import opening  # noqa: PLC0415
         from pacstore import install as installer  # noqa: PLC0415
         from pacstore.errors import Refused  # noqa: PLC0415
+        from pacstore.install.options import InstallOptions  # noqa: PLC0415
         from pacstore.release import Release  # noqa: PLC0415
 
         name = Release.parse(release)
+        options = InstallOptions(owner=find_owner(owner))
         where = root or Path(load_settings().root or "")
         if where == Path():
             raise Refused(
@@ -55,13 +61,14 @@ def install(
                 if plan_only:
                     planned = installer.plan(
                         entry, source=opened.source, root=where, progress=progress, refresh=refresh,
-                        allow_withdrawn=allow_withdrawn,
+                        allow_withdrawn=allow_withdrawn, options=options,
                     )  # fmt: skip
                     _print_plan(output, planned)
                     return output.result({**fields(planned), "fits": planned.fits})
                 done = installer.install(
                     entry, source=opened.source, root=where, progress=progress, now=time.time, refresh=refresh,
                     trust=trust, allow_withdrawn=allow_withdrawn, planned=lambda plan: _print_plan(output, plan),
+                    options=options,
                 )  # fmt: skip
         _print_installed(output, done, trust.fields(entry))
     return None

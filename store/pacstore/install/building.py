@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from pacstore.errors import NotFound, PacballError, Refused
 from pacstore.install.adoption import Adoption
 from pacstore.install.copying import Copying
 from pacstore.install.crew import Crew
-from pacstore.install.disk import disk_at, sync_file_system
+from pacstore.install.disk import check_owner, disk_at, sync_file_system
 from pacstore.install.documents import Documents, Refresh, fetch_all, fetch_placement, refreshed
 from pacstore.install.downloading import Downloading
 from pacstore.install.options import InstallOptions
@@ -20,11 +21,11 @@ from pacstore.install.root import PRIVATE, Root
 from pacstore.install.seeds import Seeds, find_seeds
 from pacstore.install.skeleton import (
     check_case,
+    finish_directories,
     make_directories,
     make_empty_files,
     make_hard_links,
     make_symlinks,
-    set_directory_times,
 )
 from pacstore.install.staging import TREE, Attempt, remove_attempt, sweep
 from pacstore.install.tools import Tools
@@ -80,6 +81,7 @@ class Building:
         return reused
 
     def _prepare(self) -> _Prepared:
+        check_owner(self.options.owner)
         self.progress.begin("preparing", None)
         name = self.release.release
         switched_from = self.root.switched_to(name)
@@ -126,14 +128,17 @@ class Building:
             paths,
             open_files=self.options.open_files,
             exact_modes=attempt.exact_modes,
+            owner=self.options.owner,
         )
         with contextlib.closing(tools), contextlib.closing(writer):
             make_directories(tools.tree, paths, exact_modes=attempt.exact_modes)
             reused = self._bring(attempt, wanted, placement, seeds, writer)
             make_empty_files(tools.tree, wanted, writer)
-            make_symlinks(tools.tree, paths, documents.attributes)
+            make_symlinks(tools.tree, paths, documents.attributes, owner=self.options.owner)
             make_hard_links(tools.tree, paths, documents.attributes)
-            set_directory_times(tools.tree, paths, documents.attributes.mtimes)
+            finish_directories(tools.tree, paths, documents.attributes.mtimes, owner=self.options.owner)
+            if self.options.owner is not None:
+                os.fchown(attempt.top, *self.options.owner)
         return reused
 
     def _bring(self, attempt: Attempt, wanted: Wanted, placement: Placement, seeds: Seeds, writer: Writer) -> int:

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pacstore.errors import Unavailable
+from pacstore.errors import Refused, Unavailable
 
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 DIRECTORY_MODE = 0o755
@@ -58,6 +58,19 @@ def sync_file_system(directory: int) -> None:
         if number != errno.ENOSYS:
             raise OSError(number, os.strerror(number))
         os.sync()
+
+
+def check_owner(owner: tuple[int, int] | None) -> None:
+    """Raise Refused unless this process may give files to `owner` (user and group id)."""
+    if owner is None or os.geteuid() == 0:
+        return
+    user, group = owner
+    if user != os.geteuid() or group not in (os.getegid(), *os.getgroups()):
+        raise Refused(
+            f"files cannot be given to user {user} and group {group}",
+            place="--owner",
+            hint="run it as root, or as the user who is to own the files",
+        )
 
 
 def failure(error: OSError, place: str) -> Unavailable:

@@ -16,6 +16,7 @@ class InstallOptions:
     `workers`: threads that decode, verify and write. `range_bytes`: about how long a range is at most; `gap_bytes`: frames of
     one pack that are no further apart are asked for together. `open_directories`: descriptors a thread keeps; `open_files`:
     unfinished files kept open by all of them. `seeds`: of how many installed releases chunks are looked for at most.
+    `owner`: user and group id that everything installed is given, None for those of the process.
     `free_space` and `folds_case` ask about the file system of an open directory.
     """
 
@@ -26,6 +27,7 @@ class InstallOptions:
     open_files: int = 64
     seeds: int = 8
     switch: bool = True
+    owner: tuple[int, int] | None = None
     free_space: Callable[[int], Free] = free_space
     folds_case: Callable[[int], bool] = folds_case
 

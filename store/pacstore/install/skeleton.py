@@ -31,14 +31,18 @@ def make_directories(directories: Directories, paths: Paths, *, exact_modes: boo
             raise failure(error, paths.shown(entry)) from error
 
 
-def make_symlinks(directories: Directories, paths: Paths, attributes: Attributes) -> None:
-    """Make the symbolic links, whatever they lead to. Raises Unavailable."""
+def make_symlinks(
+    directories: Directories, paths: Paths, attributes: Attributes, *, owner: tuple[int, int] | None
+) -> None:
+    """Make the symbolic links, whatever they lead to; they belong to `owner`. Raises Unavailable."""
     for entry, target in paths.symlinks():
         name = paths.name(entry)
         time = int(attributes.mtimes[entry])
         try:
             directory = directories.open(int(paths.parents[entry]))
             os.symlink(target, name, dir_fd=directory)
+            if owner is not None:
+                os.chown(name, *owner, dir_fd=directory, follow_symlinks=False)
         except OSError as error:
             raise failure(error, paths.shown(entry)) from error
         # Some file systems (sshfs) cannot set it, and nobody needs the time of a link.
@@ -68,12 +72,17 @@ def make_hard_links(directories: Directories, paths: Paths, attributes: Attribut
                 raise failure(error, paths.shown(entry)) from error
 
 
-def set_directory_times(directories: Directories, paths: Paths, mtimes: Numbers) -> None:
-    """Set the time of every directory; nothing may be made in them afterwards. Raises Unavailable."""
+def finish_directories(
+    directories: Directories, paths: Paths, mtimes: Numbers, *, owner: tuple[int, int] | None
+) -> None:
+    """Set the time and `owner` of every directory; nothing may be made in them afterwards. Raises Unavailable."""
     for entry in paths.directories():
         time = int(mtimes[entry])
         try:
-            os.utime(directories.open(entry), (time, time))
+            directory = directories.open(entry)
+            if owner is not None:
+                os.fchown(directory, *owner)
+            os.utime(directory, (time, time))
         except OSError as error:
             raise failure(error, paths.shown(entry)) from error
 

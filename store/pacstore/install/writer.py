@@ -42,11 +42,19 @@ class _Growing:
 class Writer:
     """Writes files of one tree. For several threads, each with its own `Directories` of that tree.
 
-    `done`: by file number, the files that are whole already and are not written. `paths`: of that tree.
+    `done`: by file number, the files that are whole already and are not written. `paths`: of that tree. `owner`: user and
+    group id that files are given, None for those of the process.
     """
 
     def __init__(
-        self, wanted: Wanted, attributes: Attributes, paths: Paths, *, open_files: int, exact_modes: bool
+        self,
+        wanted: Wanted,
+        attributes: Attributes,
+        paths: Paths,
+        *,
+        open_files: int,
+        exact_modes: bool,
+        owner: tuple[int, int] | None = None,
     ) -> None:
         self._tree = wanted.manifest.tree
         self._counts = wanted.manifest.chunk_counts
@@ -57,6 +65,7 @@ class Writer:
         self.done: Flags = np.zeros(self._tree.files, dtype=bool)
         self.paths = paths
         self._exact_modes = exact_modes
+        self._owner = owner
         self._limit = max(open_files, 1)
         self._lock = threading.Lock()
         self._growing: dict[int, _Growing] = {}
@@ -94,6 +103,8 @@ class Writer:
         return 0o755 if self._tree.kinds[entry] == EntryKind.EXECUTABLE else 0o644
 
     def _seal(self, descriptor: int, entry: int) -> None:
+        if self._owner is not None:
+            os.fchown(descriptor, *self._owner)
         if not self._exact_modes:
             os.fchmod(descriptor, self._mode(entry))
         time = int(self._mtimes[entry])
