@@ -101,6 +101,17 @@ def test_a_docroot_alone_is_a_source(pacball, store, tmp_path):
     assert len(pacball.json("list", "--from", tmp_path / "copy")["releases"]) == 2
 
 
+def test_installing_without_switching(pacball, store, tmp_path):
+    words = ("install", OLD, "--from", store, "--root", tmp_path / "root")
+    planned = pacball.json(*words, "--no-switch", "--plan")
+    assert (planned["switched"], planned["fits"]) == (False, True)
+    assert "switches" not in pacball.text(*words, "--no-switch")
+    assert not (tmp_path / "root/current/Demo").exists()
+    assert "switches current/Demo/x86_64 to Demo-1.0-x86_64\n" in pacball.text(*words, "--plan")
+    assert pacball.json(*words)["switched"] is True
+    assert (tmp_path / "root/current/Demo/x86_64").resolve().name == OLD
+
+
 def test_install_and_verify(pacball, store, tmp_path, trees):
     root = tmp_path / "root"
     planned = pacball.json("install", OLD, "--from", store, "--root", root, "--plan")

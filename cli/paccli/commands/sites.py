@@ -31,6 +31,9 @@ def install(
     owner: Annotated[
         str | None, typer.Option("--owner", metavar="USER[:GROUP]", help="Give all files to this user. Needs root.")
     ] = None,
+    switch: Annotated[
+        bool, typer.Option("--switch/--no-switch", help="Whether current is to lead to the release afterwards.")
+    ] = True,
     plan_only: Annotated[bool, typer.Option("--plan", help="Only say what would be done.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -47,7 +50,7 @@ def install(
         from pacstore.release import Release  # noqa: PLC0415
 
         name = Release.parse(release)
-        options = InstallOptions(owner=find_owner(owner))
+        options = InstallOptions(owner=find_owner(owner), switch=switch)
         where = root or Path(load_settings().root or "")
         if where == Path():
             raise Refused(
