@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from paccli import exits
 from pacstore.digest import Digest
 from pacstore.errors import PacballError, printable
 from pacstore.release import Release
+from pacstore.source import Condition, SourceState
 
 
 def fields(value: object) -> dict[str, object]:
@@ -97,6 +98,26 @@ def fail(output: Output, error: PacballError) -> None:
         }
     )
     raise SystemExit(exits.exit_code(error)) from None
+
+
+def print_sources(output: Output, states: Sequence[SourceState]) -> None:
+    """What people should know of the sources at the end: which share several had, and what was wrong with which."""
+    if len(states) > 1:
+        for one in (one for one in states if one.requests):
+            rate = f" at {size(one.bytes_per_second)}/s" if one.bytes_per_second else ""
+            output.text(f"  {size(one.bytes_downloaded)} from {printable(one.name)} in {one.requests} requests{rate}")
+    for one in states:
+        if one.is_bad:
+            output.note(f"pacball: warning: {printable(one.name)} {_trouble(one)}")
+
+
+def _trouble(state: SourceState) -> str:
+    """What was the matter with a source, in words."""
+    times = (
+        f"failed {state.failures} time{'' if state.failures == 1 else 's'}" if state.failures else f"was {state.state}"
+    )
+    now = f", and is {state.state}" if state.failures and state.state is not Condition.GOOD else ""
+    return f"{times}{now}{f': {printable(state.error)}' if state.error else ''}"
 
 
 def date(seconds: float) -> str:

@@ -20,7 +20,7 @@ from pacstore.errors import Refused, Unavailable, printable
 from pacstore.storage import STORE_MARKER, ObjectKind, object_path
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
     from pacstore.digest import Bytes
     from pacstore.source import PackRange, Traffic
@@ -82,7 +82,7 @@ class HttpSource:
         fresh = path == STORE_MARKER or bool(_CHANGING.match(path))
         return self._loop.call(self._fetcher.whole(self._url(path), limit=limit, fresh=fresh))
 
-    def ranges(self, wanted: Sequence[PackRange]) -> Iterator[tuple[PackRange, Bytes]]:
+    def ranges(self, wanted: Iterable[PackRange]) -> Iterator[tuple[PackRange, Bytes]]:
         """The bytes of each range in any order; fetching begins with the first `next`.
 
         At most `parallel` ranges are being fetched or wait to be taken. Raises as `read`.
@@ -103,7 +103,7 @@ class HttpSource:
 
     async def _deliver(
         self,
-        wanted: Sequence[PackRange],
+        wanted: Iterable[PackRange],
         slots: asyncio.Semaphore,
         put: Callable[[tuple[PackRange, bytearray]], None],
     ) -> None:
@@ -117,7 +117,7 @@ class HttpSource:
 
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(self._limits.parallel, len(wanted))):
+                for _ in range(self._limits.parallel):
                     group.create_task(work())
         except ExceptionGroup as group_of_errors:
             raise group_of_errors.exceptions[0] from None  # the others failed, or were cancelled, with it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -35,7 +35,7 @@ class DirectorySource:
         self._count(len(data))
         return data
 
-    def ranges(self, wanted: Sequence[PackRange]) -> Iterator[tuple[PackRange, Bytes]]:
+    def ranges(self, wanted: Iterable[PackRange]) -> Iterator[tuple[PackRange, Bytes]]:
         for piece in wanted:
             place = object_path(ObjectKind.PACK, piece.pack)
             with closing(self._storage.open(ObjectKind.PACK, piece.pack)) as file, wrapped(place):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from paccli.options import AsOf, FirstUse, From, Insecure, Json, Quiet, ReleaseName, RootKeys, TrustOptions
-from paccli.output import Output, fields, reporting, size
+from paccli.output import Output, fields, print_sources, reporting, size
 from pacstore.errors import printable
 
 if TYPE_CHECKING:
@@ -119,6 +119,7 @@ def _print_installed(output: Output, done: Installed, trust: dict[str, object]) 
         )
     if done.switched:
         output.text(f"  current/{done.release.project}/{done.release.platform} leads to it now")
+    print_sources(output, done.sources)
     output.result({**fields(done), "seconds": round(done.seconds, 3), "trust": trust})
 
 

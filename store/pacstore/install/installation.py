@@ -24,7 +24,7 @@ from pacstore.install.trust import Trust, check_withdrawn, checking_withdrawn
 from pacstore.install.wanted import Wanted
 from pacstore.progress import Progress
 from pacstore.release import Release
-from pacstore.source import Source
+from pacstore.source import Source, SourceState, states_of
 from pacstore.storage import Clock
 from pacstore.trust.targets import CatalogRelease
 
@@ -34,6 +34,7 @@ class Installed:
     """What an installation did. `bytes_downloaded` and `requests` are the source's, documents included.
 
     `bytes_reused`: bytes of the release's files that came from local trees. `switched`: whether `current` leads elsewhere now.
+    `sources`: how each source did, since it was opened.
     """
 
     release: Release
@@ -47,6 +48,7 @@ class Installed:
     seconds: float
     already_installed: bool
     switched: bool
+    sources: tuple[SourceState, ...] = ()
 
 
 def install(
@@ -94,6 +96,7 @@ def install(
             seconds=now() - started,
             already_installed=reused is None,
             switched=switched,
+            sources=states_of(source),
         )
 
 
