@@ -14,6 +14,7 @@ from pacstore.install.crew import Crew
 from pacstore.install.disk import check_owner, disk_at, sync_file_system
 from pacstore.install.documents import Documents, Refresh, fetch_all, fetch_placement, refreshed
 from pacstore.install.downloading import Downloading
+from pacstore.install.generated import settle
 from pacstore.install.options import InstallOptions
 from pacstore.install.paths import Paths
 from pacstore.install.plan import Plan, check_space, make_plan
@@ -77,6 +78,7 @@ class Building:
             self.planned(prepared.plan)
             check_space(prepared.plan, str(self.root.path))
             reused = self._attempt(prepared.documents, prepared.wanted, prepared.placement, prepared.seeds)
+        settle(self.root)
         sweep(self.root, self.release.release, self.now())
         return reused
 

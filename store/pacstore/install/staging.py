@@ -24,6 +24,8 @@ from pacstore.release import Release
 
 OWNER = "owner.json"
 TREE = "tree"
+RECORD = "generated.json"
+"""What the release's own commands made (generated.py), until it is moved to the kept manifests."""
 _BIRTHS = 5
 _OWNER_BYTES = 4 * KIB
 _FOREIGN_SECONDS = 24 * 3600
@@ -126,7 +128,19 @@ def sweep(root: Root, finished: Release, now: float) -> None:
 
 
 def remove_attempt(root: Root, name: str) -> None:
-    """Remove an attempt; what cannot be removed stays."""
+    """Remove an attempt; what cannot be removed stays, and so does a record that is still to be moved into place."""
+    with contextlib.suppress(OSError):
+        directory = os.open(name, DIRECTORY_FLAGS, dir_fd=root.staging)
+        try:
+            names = os.listdir(directory)
+            if RECORD in names and TREE not in names:
+                return
+            if RECORD in names:
+                # First of all: without its tree it would be taken for that of the one whose tree got the name.
+                os.unlink(RECORD, dir_fd=directory)
+                os.fsync(directory)
+        finally:
+            os.close(directory)
     shutil.rmtree(name, ignore_errors=True, dir_fd=root.staging)
 
 
