@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +37,24 @@ Insecure = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+
+
+class ProgressMode(StrEnum):
+    """How a long command shows how far it is."""
+
+    AUTO = "auto"
+    BAR = "bar"
+    JSON = "json"
+    NONE = "none"
+
+
+Progressing = Annotated[
+    ProgressMode,
+    typer.Option(
+        "--progress",
+        help="auto: a bar on a terminal; bar: that, or lines for a log; json: events, one JSON object a line, with --json.",
+    ),
+]
 StoreDir = Annotated[Path, typer.Option("--store", metavar="DIR", help="The store.")]
 Keys = Annotated[
     Path | None, typer.Option("--keys", metavar="DIR", help="The catalog's keys. Default: where they were made.")

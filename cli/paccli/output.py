@@ -1,18 +1,23 @@
-"""What a command prints: text for people, or one JSON object as the last line for programs; errors as one sentence."""
+"""What a command prints: text for people, or one JSON object as the last line for programs; errors as one sentence.
+
+With `--progress=json` events come before that object, which then is the last event itself.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from paccli import exits
+from paccli.events import EventStream, discard, outliving_reader
+from paccli.options import ProgressMode
 from pacstore.digest import Digest
 from pacstore.errors import PacballError, printable
 from pacstore.release import Release
@@ -35,34 +40,64 @@ def _plain(value: object) -> object:
 
 
 class Output:
-    """Where a command's result goes. `json`: one object at the end, and no text."""
+    """Where a command's result goes. `as_json`: one object at the end, and no text. `mode`: how progress is shown.
 
-    def __init__(self, *, as_json: bool) -> None:
-        self.as_json = as_json
+    While a bar is on the screen, it takes the place of `put`, which writes a line to a file: so lines never cross the bar.
+    """
+
+    def __init__(self, *, as_json: bool, mode: ProgressMode = ProgressMode.AUTO) -> None:
+        self.as_json = as_json or mode is ProgressMode.JSON
+        self.mode = mode
+        self.put: Callable[[str, TextIO], None] = put_line
+        self._events = EventStream(sys.stdout) if mode is ProgressMode.JSON else None
 
     def text(self, line: str) -> None:
         """A line for people."""
         if not self.as_json:
-            print(line)
+            self.put(line, sys.stdout)
 
     def note(self, line: str) -> None:
         """A line for people beside the result; on standard error, so that it never mixes with data."""
-        print(line, file=sys.stderr)
+        self.put(line, sys.stderr)
+
+    def warn(self, message: str) -> None:
+        """A warning, for people and, among the events, for programs."""
+        self.note(f"pacball: warning: {printable(message)}")
+        self.event("warning", {"message": printable(message)})
+
+    def event(self, name: str, values: Mapping[str, object]) -> None:
+        """An event, where they were asked for."""
+        if self._events is not None:
+            self._events.tell(name, values)
 
     def result(self, values: Mapping[str, object]) -> None:
         """The result, for programs."""
-        if self.as_json:
-            print(json.dumps(dict(values), sort_keys=True))
+        self._end("result", values)
+
+    def error(self, values: Mapping[str, object]) -> None:
+        """What stands in the place of a result that there is not."""
+        self._end("error", values)
+
+    def _end(self, event: str, values: Mapping[str, object]) -> None:
+        if self._events is not None:
+            self._events.tell(event, values)
+        elif self.as_json:
+            print(json.dumps(dict(values), sort_keys=True), flush=True)
 
     def flush(self) -> None:
         """Show now what was printed, for a command that goes on."""
         sys.stdout.flush()
 
 
+def put_line(line: str, file: TextIO) -> None:
+    """Write a line to `file`."""
+    print(line, file=file)
+
+
 @contextmanager
-def reporting(*, as_json: bool) -> Iterator[Output]:
+def reporting(*, as_json: bool, progress: ProgressMode = ProgressMode.AUTO) -> Iterator[Output]:
     """Run a command: errors become one sentence, one JSON object where asked for, and an exit code."""
-    output = Output(as_json=as_json)
+    output = Output(as_json=as_json, mode=progress)
     try:
         yield output
         sys.stdout.flush()
@@ -73,7 +108,7 @@ def reporting(*, as_json: bool) -> Iterator[Output]:
         raise SystemExit(exits.INTERRUPTED) from None
     except BrokenPipeError:
         # The reader of our output went away: no error, and nothing more can be said.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
         raise SystemExit(exits.OK) from None
     except OSError as error:
         from pacstore.durable import unavailable  # noqa: PLC0415 - only for what nobody wrapped
@@ -88,15 +123,16 @@ def reporting(*, as_json: bool) -> Iterator[Output]:
 def fail(output: Output, error: PacballError) -> None:
     """Print `error` and exit with its code."""
     print(f"pacball: {error}", file=sys.stderr)
-    output.result(
-        {
-            "error": exits.kind_name(error),
-            "message": printable(error.message),
-            "place": printable(error.place),
-            "hint": printable(error.hint),
-            "exit_code": exits.exit_code(error),
-        }
-    )
+    with outliving_reader(sys.stdout):
+        output.error(
+            {
+                "error": exits.kind_name(error),
+                "message": printable(error.message),
+                "place": printable(error.place),
+                "hint": printable(error.hint),
+                "exit_code": exits.exit_code(error),
+            }
+        )
     raise SystemExit(exits.exit_code(error)) from None
 
 

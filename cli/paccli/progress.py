@@ -1,22 +1,94 @@
-"""Progress on a terminal: phase, bytes, rate, remaining bytes and time. Nothing where nobody looks."""
+"""Progress: a bar on a terminal, lines in a log, events for programs, or nothing where nobody looks."""
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from pacstore.errors import printable
+from paccli.bar import Bar, in_words
+from paccli.options import ProgressMode
+from paccli.output import Output
+from paccli.tally import Snapshot, Tally
 from pacstore.progress import Progress
 
-if TYPE_CHECKING:
-    from rich.progress import Progress as RichProgress
+
+class View(Protocol):
+    """Shows a phase. Called by one thread at a time; `look` every `seconds`."""
+
+    seconds: float
+
+    def began(self, now: Snapshot) -> None:
+        """A phase has begun."""
+
+    def look(self, now: Snapshot) -> None:
+        """How far it is now."""
+
+    def ended(self, now: Snapshot) -> None:
+        """It has ended, or the work has failed."""
+
+    def close(self) -> None:
+        """No more will come."""
+
+
+class Counting:
+    """A Progress that keeps count, and has `view` look at it from a thread of its own until it is closed."""
+
+    def __init__(self, output: Output, view: View) -> None:
+        self._output = output
+        self._view = view
+        self._tally = Tally()
+        self._begun = False
+        self._showing = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+        self._thread.start()
+
+    def begin(self, phase: str, total_bytes: int | None) -> None:
+        """Show the end of the phase before, and this one."""
+        with self._showing:
+            self._end()
+            self._tally.begin(phase, total_bytes, time.monotonic())
+            self._begun = True
+            self._view.began(self._tally.look(time.monotonic()))
+
+    def advance(self, count_bytes: int) -> None:
+        """Count."""
+        self._tally.advance(count_bytes)
+
+    def warn(self, message: str) -> None:
+        """Say it at once."""
+        self._output.warn(message)
+
+    def close(self) -> None:
+        """Show the end, and leave the screen as it was."""
+        self._stop.set()
+        self._thread.join()
+        with self._showing:
+            self._end()
+            self._view.close()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._view.seconds):
+            with self._showing:
+                if self._begun:
+                    self._view.look(self._tally.look(time.monotonic()))
+
+    def _end(self) -> None:
+        if self._begun:
+            self._view.ended(self._tally.look(time.monotonic()))
+        self._begun = False
 
 
 class Quiet:
-    """Only warnings, on standard error."""
+    """Only warnings."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
 
     def begin(self, phase: str, total_bytes: int | None) -> None:
         """Not shown."""
@@ -26,54 +98,88 @@ class Quiet:
 
     def warn(self, message: str) -> None:
         """Print the warning."""
-        print(f"pacball: warning: {printable(message)}", file=sys.stderr)
+        self._output.warn(message)
 
 
-class Terminal:
-    """A bar on standard error."""
+class Lines:
+    """A line now and then: for logs, and for terminals that cannot move their cursor."""
 
-    def __init__(self, bars: RichProgress) -> None:
-        self._bars = bars
-        self._task = bars.add_task("starting", total=None)
-        self._lock = threading.Lock()
+    seconds = 10.0
 
-    def begin(self, phase: str, total_bytes: int | None) -> None:
-        """A new bar for a new phase."""
-        with self._lock:
-            self._bars.update(self._task, visible=False)
-            self._task = self._bars.add_task(phase, total=total_bytes)
+    def __init__(self, output: Output) -> None:
+        self._output = output
 
-    def advance(self, count_bytes: int) -> None:
-        """Move the bar."""
-        self._bars.update(self._task, advance=count_bytes)
+    def began(self, now: Snapshot) -> None:
+        """Said when it has lasted for a while."""
 
-    def warn(self, message: str) -> None:
-        """Print the warning above the bar."""
-        self._bars.console.print(f"pacball: warning: {printable(message)}", markup=False, highlight=False)
+    def look(self, now: Snapshot) -> None:
+        """Print a line."""
+        self._output.note(f"pacball: {in_words(now)}")
+
+    def ended(self, now: Snapshot) -> None:
+        """The result will say more."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Events:
+    """Events `phase` and `progress`."""
+
+    seconds = 1.0
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    def began(self, now: Snapshot) -> None:
+        """An event `phase`."""
+        self._output.event("phase", {"phase": now.phase, "bytes_total": now.bytes_total})
+
+    def look(self, now: Snapshot) -> None:
+        """An event `progress`."""
+        left = now.seconds_left
+        self._output.event(
+            "progress",
+            {
+                "phase": now.phase,
+                "bytes_done": now.bytes_done,
+                "bytes_total": now.bytes_total,
+                "bytes_per_second": round(now.bytes_per_second),
+                "seconds": round(now.seconds, 3),
+                "seconds_left": None if left is None else round(left, 1),
+            },
+        )
+
+    def ended(self, now: Snapshot) -> None:
+        """A last event `progress` of the phase."""
+        self.look(now)
+
+    def close(self) -> None:
+        """The result is the last event."""
 
 
 @contextmanager
-def showing(*, quiet: bool) -> Iterator[Progress]:
-    """A Progress for the length of the context: a bar if standard error is a terminal and nobody asked for quiet."""
-    if quiet or not sys.stderr.isatty():
-        yield Quiet()
+def showing(output: Output, *, quiet: bool) -> Iterator[Progress]:
+    """A Progress for the length of the context, shown as `output.mode` says; `quiet` asks for no bar and no lines."""
+    view = _view(output, quiet=quiet)
+    if view is None:
+        yield Quiet(output)
         return
-    from rich.console import Console  # noqa: PLC0415 - rich takes longer to import than a short command to run
-    from rich.progress import (  # noqa: PLC0415
-        BarColumn,
-        DownloadColumn,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-    from rich.progress import Progress as Bars  # noqa: PLC0415
+    progress = Counting(output, view)
+    try:
+        yield progress
+    finally:
+        progress.close()
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
-        yield Terminal(bars)
+
+def _view(output: Output, *, quiet: bool) -> View | None:
+    terminal = sys.stderr.isatty()
+    if output.mode is ProgressMode.JSON:
+        return Events(output)
+    if quiet or output.mode is ProgressMode.NONE:
+        return None
+    if output.mode is ProgressMode.AUTO and (output.as_json or not terminal):
+        return None
+    if terminal and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", ""):
+        return Bar(output)
+    return Lines(output)

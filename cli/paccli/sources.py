@@ -18,7 +18,7 @@ from paccli.options import TrustOptions
 from paccli.output import Output
 from paccli.places import Settings, load_settings, roots_dirs, state_dir
 from pacstore.directory_source import DirectorySource
-from pacstore.errors import Corrupt, NotFound, Refused, Untrusted, printable
+from pacstore.errors import Corrupt, NotFound, Refused, Untrusted
 from pacstore.install.trust import Mode, Trust
 from pacstore.limits import LIMITS
 from pacstore.marker import check_marker
@@ -108,7 +108,7 @@ def _once(output: Output) -> Callable[[str], None]:
     def warn(message: str) -> None:
         if message not in told:
             told.add(message)
-            output.note(f"pacball: warning: {printable(message)}")
+            output.warn(message)
 
     return warn
 
@@ -155,8 +155,8 @@ def _anchor(source: Source, store: Path | None, trust: TrustOptions, settings: S
 
 def _insecure(source: Source, output: Output) -> Anchor:
     root = fetch_root(source)
-    output.note(
-        f"pacball: warning: --insecure: {source.name} itself says which root to trust (fingerprint {fingerprint(root)}); "
+    output.warn(
+        f"--insecure: {source.name} itself says which root to trust (fingerprint {fingerprint(root)}); "
         "not checked are who signed the catalog, whether it has expired, and whether it is older than one seen before"
     )
     return Anchor(root, Mode.INSECURE)

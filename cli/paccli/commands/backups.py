@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from paccli.options import Json, Quiet, StoreDir
+from paccli.options import Json, Progressing, ProgressMode, Quiet, StoreDir
 from paccli.output import Output, date, fields, reporting, size
 
 if TYPE_CHECKING:
@@ -29,20 +29,21 @@ def backup(
     ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
+    progress: Progressing = ProgressMode.AUTO,
 ) -> None:
     """Copy a store's catalog, documents and databases, while it is at work. Exit code 1 if something is damaged.
 
     The same command again copies what is new. The catalog's keys are never copied.
     """
-    with reporting(as_json=as_json) as output:
+    with reporting(as_json=as_json, progress=progress) as output:
         import time  # noqa: PLC0415
 
         from paccli.progress import showing  # noqa: PLC0415
         from pacstore.backup import back_up  # noqa: PLC0415
         from pacstore.store import Store  # noqa: PLC0415
 
-        with Store.open(store, writable=False) as opened, showing(quiet=quiet or as_json) as progress:
-            report = back_up(opened, to, packs=packs, verify=verify, progress=progress, now=time.time)
+        with Store.open(store, writable=False) as opened, showing(output, quiet=quiet) as shown:
+            report = back_up(opened, to, packs=packs, verify=verify, progress=shown, now=time.time)
         _print_backup(output, report, store, to)
 
 
@@ -86,26 +87,27 @@ def restore(
     ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
+    progress: Progressing = ProgressMode.AUTO,
 ) -> None:
     """Make a store from a backup; what was interrupted continues. Exit code 1 if something is damaged, or could not be had.
 
     Run it again with --packs-from for packs that the backup does not have.
     """
-    with reporting(as_json=as_json) as output:
+    with reporting(as_json=as_json, progress=progress) as output:
         import time  # noqa: PLC0415
 
         from paccli.exits import DAMAGED  # noqa: PLC0415
         from paccli.progress import showing  # noqa: PLC0415
         from pacstore.backup import restore as restore_store  # noqa: PLC0415
 
-        with _source(packs_from) as source, showing(quiet=quiet or as_json) as progress:
+        with _source(packs_from) as source, showing(output, quiet=quiet) as shown:
             report = restore_store(
                 path,
                 to,
                 source=source,
                 state_dir=state_dir,
                 despite_damage=despite_damage,
-                progress=progress,
+                progress=shown,
                 now=time.time,
             )
         state = ("--state-dir", state_dir) if state_dir is not None else ()

@@ -18,6 +18,8 @@ from paccli.options import (
     Json,
     Keys,
     PassphraseFile,
+    Progressing,
+    ProgressMode,
     Quiet,
     ReleaseName,
     RootKeys,
@@ -61,9 +63,10 @@ def publish(
     timestamp_days: Days = None,
     as_json: Json = False,
     quiet: Quiet = False,
+    progress: Progressing = ProgressMode.AUTO,
 ) -> None:
     """Publish a directory as a release. The same directory again is no change."""
-    with reporting(as_json=as_json) as output:
+    with reporting(as_json=as_json, progress=progress) as output:
         from paccli.keychain import open_or_create_catalog  # noqa: PLC0415
         from paccli.progress import showing  # noqa: PLC0415
         from pacstore import publish as publishing  # noqa: PLC0415
@@ -75,7 +78,7 @@ def publish(
         name = Release.parse(release)
         publishing.check_directory(directory, to)
         options = PackingOptions(level=level, read_back=read_back, sizes=PackSizes(rewrite_share=rewrite_share))
-        with Store.create(to, state_dir=state_dir) as store, showing(quiet=quiet or as_json) as progress:
+        with Store.create(to, state_dir=state_dir) as store, showing(output, quiet=quiet) as shown:
             catalog, ring = open_or_create_catalog(store, keys, timestamp_days, passphrase_file, output.note)
             started = time.monotonic()
             done = publishing.publish(
@@ -85,7 +88,7 @@ def publish(
                 catalog,
                 keys=ring,
                 options=options,
-                progress=progress,
+                progress=shown,
                 now=time.time,
                 sign_later=sign_later,
             )

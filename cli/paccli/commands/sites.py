@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from paccli.options import AsOf, FirstUse, From, Insecure, Json, Quiet, ReleaseName, RootKeys, TrustOptions
+from paccli.options import (
+    AsOf,
+    FirstUse,
+    From,
+    Insecure,
+    Json,
+    Progressing,
+    ProgressMode,
+    Quiet,
+    ReleaseName,
+    RootKeys,
+    TrustOptions,
+)
 from paccli.output import Output, fields, print_sources, reporting, size
 from pacstore.errors import printable
 
@@ -37,9 +49,10 @@ def install(
     plan_only: Annotated[bool, typer.Option("--plan", help="Only say what would be done.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
+    progress: Progressing = ProgressMode.AUTO,
 ) -> None:
     """Install a release under a root and switch to it; what was interrupted continues."""
-    with reporting(as_json=as_json) as output:
+    with reporting(as_json=as_json, progress=progress) as output:
         from paccli.owners import find_owner  # noqa: PLC0415
         from paccli.places import load_settings  # noqa: PLC0415
         from paccli.progress import showing  # noqa: PLC0415
@@ -60,16 +73,16 @@ def install(
             entry = opened.catalog.release(name)
             trust = opened.trust
             refresh = lambda: opened.refresh(name)  # noqa: E731
-            with showing(quiet=quiet or as_json) as progress:
+            with showing(output, quiet=quiet) as shown:
                 if plan_only:
                     planned = installer.plan(
-                        entry, source=opened.source, root=where, progress=progress, refresh=refresh,
+                        entry, source=opened.source, root=where, progress=shown, refresh=refresh,
                         allow_withdrawn=allow_withdrawn, options=options,
                     )  # fmt: skip
                     _print_plan(output, planned)
                     return output.result({**fields(planned), "fits": planned.fits})
                 done = installer.install(
-                    entry, source=opened.source, root=where, progress=progress, now=time.time, refresh=refresh,
+                    entry, source=opened.source, root=where, progress=shown, now=time.time, refresh=refresh,
                     trust=trust, allow_withdrawn=allow_withdrawn, planned=lambda plan: _print_plan(output, plan),
                     options=options,
                 )  # fmt: skip
@@ -78,7 +91,8 @@ def install(
 
 
 def _print_plan(output: Output, planned: Plan) -> None:
-    """What will be done, for people."""
+    """What will be done: for people, and as an event."""
+    output.event("plan", {**fields(planned), "fits": planned.fits})
     if planned.already_installed:
         output.text(f"{planned.release} is installed already")
     else:
@@ -128,9 +142,10 @@ def verify(
     root: Annotated[Path, typer.Option("--root", metavar="DIR", help="The install root.")],
     as_json: Json = False,
     quiet: Quiet = False,
+    progress: Progressing = ProgressMode.AUTO,
 ) -> None:
     """Compare an installed release with what was signed, file by file; needs no network. Exit code 1 if it differs."""
-    with reporting(as_json=as_json) as output:
+    with reporting(as_json=as_json, progress=progress) as output:
         from paccli.exits import DAMAGED  # noqa: PLC0415
         from paccli.progress import showing  # noqa: PLC0415
         from pacstore.errors import printable  # noqa: PLC0415
@@ -138,8 +153,8 @@ def verify(
         from pacstore.release import Release  # noqa: PLC0415
 
         name = Release.parse(release)
-        with showing(quiet=quiet or as_json) as progress:
-            damage = check_installed(root, name, progress)
+        with showing(output, quiet=quiet) as shown:
+            damage = check_installed(root, name, shown)
         for one in damage:
             output.text(f"{one.fault}: {printable(one.path)} {printable(one.detail)}".rstrip())
         output.text(f"{name} is as it was signed" if not damage else f"{name}: {len(damage)} differences")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from paccli.options import Days, Json, Quiet, StoreDir
+from paccli.options import Days, Json, Progressing, ProgressMode, Quiet, StoreDir
 from paccli.output import Output, fields, reporting, size
 
 if TYPE_CHECKING:
@@ -69,19 +69,21 @@ def serve(
         run_daemon(config, ready=ready)
 
 
-def check(store: StoreDir, as_json: Json = False, quiet: Quiet = False) -> None:
+def check(
+    store: StoreDir, as_json: Json = False, quiet: Quiet = False, progress: Progressing = ProgressMode.AUTO
+) -> None:
     """Read everything back and compare it with what it must be. Exit code 1 if something is damaged."""
-    with reporting(as_json=as_json) as output:
+    with reporting(as_json=as_json, progress=progress) as output:
         from paccli.progress import showing  # noqa: PLC0415
         from pacstore.check import catalog_releases  # noqa: PLC0415
         from pacstore.check import check as check_store  # noqa: PLC0415
         from pacstore.housekeeping import droppable_releases, retention_rules  # noqa: PLC0415
         from pacstore.store import Store  # noqa: PLC0415
 
-        with Store.open(store, writable=False) as opened, showing(quiet=quiet or as_json) as progress:
+        with Store.open(store, writable=False) as opened, showing(output, quiet=quiet) as shown:
             releases, rules = catalog_releases(opened), retention_rules(opened.storage)
             droppable = droppable_releases(releases, rules, now=time.time(), grace_seconds=0)
-            report = check_store(opened, releases, progress=progress, droppable=droppable)
+            report = check_store(opened, releases, progress=shown, droppable=droppable)
         if report.releases_dropped:
             output.text(f"{report.releases_dropped} releases were dropped, as they were withdrawn or have lapsed")
         if report.links_missing:
@@ -89,15 +91,17 @@ def check(store: StoreDir, as_json: Json = False, quiet: Quiet = False) -> None:
         _print_report(output, report)
 
 
-def reindex(store: StoreDir, as_json: Json = False, quiet: Quiet = False) -> None:
+def reindex(
+    store: StoreDir, as_json: Json = False, quiet: Quiet = False, progress: Progressing = ProgressMode.AUTO
+) -> None:
     """Make the chunk index anew from the packs; damaged packs are named and left out."""
-    with reporting(as_json=as_json) as output:
+    with reporting(as_json=as_json, progress=progress) as output:
         from paccli.progress import showing  # noqa: PLC0415
         from pacstore.reindex import reindex as make_index  # noqa: PLC0415
         from pacstore.store import Store  # noqa: PLC0415
 
-        with Store.open(store, writable=True) as opened, showing(quiet=quiet or as_json) as progress:
-            report = make_index(opened, progress=progress)
+        with Store.open(store, writable=True) as opened, showing(output, quiet=quiet) as shown:
+            report = make_index(opened, progress=shown)
         _print_report(output, report)
 
 
