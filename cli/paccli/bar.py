@@ -1,4 +1,7 @@
-"""A bar on a terminal: phase, bytes, rate, what is left. It fits itself to the width, and wraps nothing else's lines."""
+"""A bar on a terminal: phase, bytes, rate, what is left; below it a line for each of several sources.
+
+It fits itself to the width, and breaks nobody else's lines.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from typing import TYPE_CHECKING, TextIO
 
 from paccli.output import Output, put_line, size
 from paccli.tally import Snapshot
+from pacstore.errors import printable
+from pacstore.source import Condition, SourceState
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,11 +24,12 @@ if TYPE_CHECKING:
 _PATIENCE_SECONDS = 0.5
 """What ends sooner shows no bar, and does not import rich, which would take longer than many a command."""
 _LEAST_BAR = 8
+_MOST_SOURCES = 8
 _GAP = "  "
 
 
 class Bar:
-    """One line at the lower end of a terminal, on standard error."""
+    """Some lines at the lower end of a terminal, on standard error."""
 
     seconds = 0.2
 
@@ -36,10 +42,10 @@ class Bar:
     def began(self, now: Snapshot) -> None:
         """Shown with the next look."""
 
-    def ended(self, now: Snapshot) -> None:
+    def ended(self, now: Snapshot, sources: Sequence[SourceState]) -> None:
         """Shown with the next look."""
 
-    def look(self, now: Snapshot) -> None:
+    def look(self, now: Snapshot, sources: Sequence[SourceState]) -> None:
         """Draw it anew."""
         if time.monotonic() - self._began < _PATIENCE_SECONDS:
             return
@@ -48,7 +54,10 @@ class Bar:
                 self._live = _start()
                 self._output.put = self.put
             console = self._live.console
-            self._live.update(_drawn(now, console.width - 1, console.encoding), refresh=True)
+            text = _drawn(now, console.width - 1, console.encoding)
+            for line in source_lines(sources, console.width - 1):
+                text.append(f"\n{line}")
+            self._live.update(text, refresh=True)
 
     def put(self, line: str, file: TextIO) -> None:
         """Write a line above the bar, whole however long it is, so that what people copy from it is right."""
@@ -112,6 +121,23 @@ def row(now: Snapshot, width: int) -> tuple[str, int, str]:
         if len(now.phase) + len(after) <= width:
             return now.phase, 0, after
     return (now.phase + _GAP + amount)[: max(width, 0)], 0, ""
+
+
+def source_lines(sources: Sequence[SourceState], width: int) -> list[str]:
+    """A line of `width` cells for each source: who, how fast, how much, what is wrong. None for a single one."""
+    lines = []
+    for state in sources[:_MOST_SOURCES] if len(sources) > 1 else ():
+        parts = [f"{size(state.bytes_per_second)}/s", size(state.bytes_downloaded)]
+        if state.state is not Condition.GOOD:
+            parts.append(str(state.state))
+        after = "".join(_GAP + part for part in parts)
+        name = printable(state.name).partition("://")[2] or printable(state.name)
+        room = max(width - len(_GAP) - len(after), _LEAST_BAR)
+        shown = name if len(name) <= room else f"{name[: room - 1]}…"
+        lines.append(f"{_GAP}{shown}{after}"[:width])
+    if lines and len(sources) > _MOST_SOURCES:
+        lines.append(f"{_GAP}and {len(sources) - _MOST_SOURCES} more"[:width])
+    return lines
 
 
 def in_words(now: Snapshot) -> str:

@@ -23,10 +23,10 @@ class EventStream:
 
     def tell(self, event: str, values: Mapping[str, object]) -> None:
         """Write one event, and have it leave now."""
-        ordered = {"event": event, "time": round(time.time(), 3), **dict(sorted(values.items()))}
-        line = json.dumps(ordered) + "\n"
+        values = dict(sorted(values.items()))
         with self._lock, outliving_reader(self._file):
-            self._file.write(line)
+            line = json.dumps({"event": event, "time": round(time.time(), 3), **values})
+            self._file.write(line + "\n")
             self._file.flush()
 
 

@@ -144,7 +144,7 @@ def print_sources(output: Output, states: Sequence[SourceState]) -> None:
             output.text(f"  {size(one.bytes_downloaded)} from {printable(one.name)} in {one.requests} requests{rate}")
     for one in states:
         if one.is_bad:
-            output.note(f"pacball: warning: {printable(one.name)} {_trouble(one)}")
+            output.warn(f"{one.name} {_trouble(one)}")
 
 
 def _trouble(state: SourceState) -> str:
@@ -153,7 +153,7 @@ def _trouble(state: SourceState) -> str:
         f"failed {state.failures} time{'' if state.failures == 1 else 's'}" if state.failures else f"was {state.state}"
     )
     now = f", and is {state.state}" if state.failures and state.state is not Condition.GOOD else ""
-    return f"{times}{now}{f': {printable(state.error)}' if state.error else ''}"
+    return f"{times}{now}{f': {state.error}' if state.error else ''}"
 
 
 def date(seconds: float) -> str:

@@ -6,29 +6,36 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
 from paccli.bar import Bar, in_words
 from paccli.options import ProgressMode
-from paccli.output import Output
+from paccli.output import Output, fields
 from paccli.tally import Snapshot, Tally
+from pacstore.errors import printable
 from pacstore.progress import Progress
+from pacstore.source import SourceState
+
+_DOWNLOADING = "downloading"
+"""The phase in which the sources are asked for what is counted."""
+
+States = Callable[[], Sequence[SourceState]]
 
 
 class View(Protocol):
-    """Shows a phase. Called by one thread at a time; `look` every `seconds`."""
+    """Shows a phase, and how the sources do while it downloads. Called by one thread at a time; `look` every `seconds`."""
 
     seconds: float
 
     def began(self, now: Snapshot) -> None:
         """A phase has begun."""
 
-    def look(self, now: Snapshot) -> None:
+    def look(self, now: Snapshot, sources: Sequence[SourceState]) -> None:
         """How far it is now."""
 
-    def ended(self, now: Snapshot) -> None:
+    def ended(self, now: Snapshot, sources: Sequence[SourceState]) -> None:
         """It has ended, or the work has failed."""
 
     def close(self) -> None:
@@ -38,11 +45,13 @@ class View(Protocol):
 class Counting:
     """A Progress that keeps count, and has `view` look at it from a thread of its own until it is closed."""
 
-    def __init__(self, output: Output, view: View) -> None:
+    def __init__(self, output: Output, view: View, sources: States) -> None:
         self._output = output
         self._view = view
+        self._sources = sources
         self._tally = Tally()
-        self._begun = False
+        self._phase = ""
+        self._arrived_before = 0
         self._showing = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
@@ -52,9 +61,10 @@ class Counting:
         """Show the end of the phase before, and this one."""
         with self._showing:
             self._end()
+            self._arrived_before = sum(one.bytes_downloaded for one in self._sources())
             self._tally.begin(phase, total_bytes, time.monotonic())
-            self._begun = True
-            self._view.began(self._tally.look(time.monotonic()))
+            self._phase = phase
+            self._view.began(self._look()[0])
 
     def advance(self, count_bytes: int) -> None:
         """Count."""
@@ -75,13 +85,21 @@ class Counting:
     def _run(self) -> None:
         while not self._stop.wait(self._view.seconds):
             with self._showing:
-                if self._begun:
-                    self._view.look(self._tally.look(time.monotonic()))
+                if self._phase:
+                    self._view.look(*self._look())
+
+    def _look(self) -> tuple[Snapshot, Sequence[SourceState]]:
+        if self._phase != _DOWNLOADING:
+            return self._tally.look(time.monotonic()), ()
+        states = self._sources()
+        # Nothing is done before a whole range has come, which takes long on a slow line.
+        arrived = sum(one.bytes_downloaded for one in states) - self._arrived_before
+        return self._tally.look(time.monotonic(), arrived=arrived), states
 
     def _end(self) -> None:
-        if self._begun:
-            self._view.ended(self._tally.look(time.monotonic()))
-        self._begun = False
+        if self._phase:
+            self._view.ended(*self._look())
+        self._phase = ""
 
 
 class Quiet:
@@ -112,11 +130,14 @@ class Lines:
     def began(self, now: Snapshot) -> None:
         """Said when it has lasted for a while."""
 
-    def look(self, now: Snapshot) -> None:
-        """Print a line."""
+    def look(self, now: Snapshot, sources: Sequence[SourceState]) -> None:
+        """Print a line, and one for each source that is in trouble."""
         self._output.note(f"pacball: {in_words(now)}")
+        for state in sources:
+            if state.is_bad:
+                self._output.note(f"pacball:   {printable(state.name)} is {state.state}: {printable(state.error)}")
 
-    def ended(self, now: Snapshot) -> None:
+    def ended(self, now: Snapshot, sources: Sequence[SourceState]) -> None:
         """The result will say more."""
 
     def close(self) -> None:
@@ -124,19 +145,20 @@ class Lines:
 
 
 class Events:
-    """Events `phase` and `progress`."""
+    """Events `phase`, `progress` and `source`."""
 
     seconds = 1.0
 
     def __init__(self, output: Output) -> None:
         self._output = output
+        self._told: dict[int, SourceState] = {}
 
     def began(self, now: Snapshot) -> None:
         """An event `phase`."""
         self._output.event("phase", {"phase": now.phase, "bytes_total": now.bytes_total})
 
-    def look(self, now: Snapshot) -> None:
-        """An event `progress`."""
+    def look(self, now: Snapshot, sources: Sequence[SourceState]) -> None:
+        """An event `progress`, and one `source` for each source of which there is something new."""
         left = now.seconds_left
         self._output.event(
             "progress",
@@ -149,23 +171,30 @@ class Events:
                 "seconds_left": None if left is None else round(left, 1),
             },
         )
+        for number, state in enumerate(sources):
+            if self._told.get(number) != state:
+                self._output.event("source", {**fields(state), "bytes_per_second": round(state.bytes_per_second)})
+                self._told[number] = state
 
-    def ended(self, now: Snapshot) -> None:
-        """A last event `progress` of the phase."""
-        self.look(now)
+    def ended(self, now: Snapshot, sources: Sequence[SourceState]) -> None:
+        """The last events of the phase."""
+        self.look(now, sources)
 
     def close(self) -> None:
         """The result is the last event."""
 
 
 @contextmanager
-def showing(output: Output, *, quiet: bool) -> Iterator[Progress]:
-    """A Progress for the length of the context, shown as `output.mode` says; `quiet` asks for no bar and no lines."""
+def showing(output: Output, *, quiet: bool, sources: States = tuple) -> Iterator[Progress]:
+    """A Progress for the length of the context, shown as `output.mode` says; `quiet` asks for no bar and no lines.
+
+    `sources` says how the sources do; it is asked often.
+    """
     view = _view(output, quiet=quiet)
     if view is None:
         yield Quiet(output)
         return
-    progress = Counting(output, view)
+    progress = Counting(output, view, sources)
     try:
         yield progress
     finally:

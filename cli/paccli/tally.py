@@ -53,7 +53,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.begin("starting", None, 0.0)
+        self.begin("", None, 0.0)
 
     def begin(self, phase: str, total_bytes: int | None, now: float) -> None:
         """A phase begins."""
@@ -66,10 +66,11 @@ class Tally:
         with self._lock:
             self._done += count_bytes
 
-    def look(self, now: float) -> Snapshot:
-        """The present phase as it is at `now`."""
+    def look(self, now: float, *, arrived: int = 0) -> Snapshot:
+        """The present phase as it is at `now`, when `arrived` bytes had come, some of which are not done yet."""
         with self._lock:
-            done = self._done if self._total is None else min(self._done, self._total)
+            done = max(self._done, arrived)
+            done = done if self._total is None else min(done, self._total)
             rate = self._rate.at(now, done)
             return Snapshot(self._phase, done, self._total, rate, self._left(done, rate), max(now - self._began, 0.0))
 

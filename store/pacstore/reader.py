@@ -141,6 +141,8 @@ class _Reader:
             earlier = self._links.setdefault(status.st_dev, {}).setdefault(status.st_ino, self._files)
             if earlier != self._files:
                 self._batch.ends.append(Linked(earlier))
+                # The total has it once for each of its names.
+                self._progress.advance(status.st_size)
                 return
         descriptor = _open(found)
         try:

@@ -61,6 +61,7 @@ def install(
         from pacstore.errors import Refused  # noqa: PLC0415
         from pacstore.install.options import InstallOptions  # noqa: PLC0415
         from pacstore.release import Release  # noqa: PLC0415
+        from pacstore.source import states_of  # noqa: PLC0415
 
         name = Release.parse(release)
         options = InstallOptions(owner=find_owner(owner), switch=switch)
@@ -73,7 +74,7 @@ def install(
             entry = opened.catalog.release(name)
             trust = opened.trust
             refresh = lambda: opened.refresh(name)  # noqa: E731
-            with showing(output, quiet=quiet) as shown:
+            with showing(output, quiet=quiet, sources=lambda: states_of(opened.source)) as shown:
                 if plan_only:
                     planned = installer.plan(
                         entry, source=opened.source, root=where, progress=shown, refresh=refresh,
