@@ -1,6 +1,6 @@
 """Events: what a long command does, for programs: JSON objects on standard output, one a line, of any thread, never mixed.
 
-Every event has `event` and `time`, in seconds since 1970. docs/installing.md describes them all; integrators rely on it.
+Every event has `event` and `at`, in seconds since 1970. docs/installing.md describes them all; integrators rely on it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class EventStream:
         """Write one event, and have it leave now."""
         values = dict(sorted(values.items()))
         with self._lock, outliving_reader(self._file):
-            line = json.dumps({"event": event, "time": round(time.time(), 3), **values})
+            line = json.dumps({"event": event, "at": round(time.time(), 3), **values})
             self._file.write(line + "\n")
             self._file.flush()
 

@@ -181,14 +181,14 @@ def run_program(program: str, **environment: str) -> subprocess.CompletedProcess
 def events_of(text: str) -> list[dict]:
     lines = text.splitlines()
     found = [json.loads(line) for line in lines]
-    assert all(list(one)[:2] == ["event", "time"] for one in found)
-    assert [one["time"] for one in found] == sorted(one["time"] for one in found)
+    assert all(list(one)[:2] == ["event", "at"] for one in found)
+    assert [one["at"] for one in found] == sorted(one["at"] for one in found)
     return found
 
 
 PROGRESS = {
     "event",
-    "time",
+    "at",
     "phase",
     "bytes_done",
     "bytes_total",
@@ -198,7 +198,7 @@ PROGRESS = {
 }
 SOURCE = {
     "event",
-    "time",
+    "at",
     "name",
     "bytes_downloaded",
     "bytes_per_second",
@@ -225,15 +225,15 @@ def test_events_in_their_order():
         "source",
         "result",
     ]
-    reading, _, downloading, warning, end, good, slow, result = ({**one, "time": 0} for one in (events[1], *events[1:]))
+    reading, _, downloading, warning, end, good, slow, result = ({**one, "at": 0} for one in (events[1], *events[1:]))
     assert set(end) == PROGRESS
     assert (reading["phase"], reading["bytes_total"], reading["seconds_left"]) == ("reading", None, None)
     assert (downloading["phase"], downloading["bytes_total"]) == ("downloading", 4_000_000)
     assert (end["bytes_done"], end["bytes_total"], end["seconds_left"]) == (4_000_000, 4_000_000, 0)
     assert set(good) == SOURCE
     assert (slow["name"], slow["state"], slow["error"]) == ("https://two.example/p", "slow", "drips")
-    assert warning == {"event": "warning", "time": 0, "message": "odd\\x1b"}
-    assert result == {"event": "result", "time": 0, "answer": 42}
+    assert warning == {"event": "warning", "at": 0, "message": "odd\\x1b"}
+    assert result == {"event": "result", "at": 0, "answer": 42}
     assert done.stderr == "pacball: warning: odd\\x1b\n"
 
 
@@ -307,7 +307,7 @@ def test_an_error_is_the_last_event_and_keeps_its_exit_code_when_nobody_reads_it
     assert done.returncode == 3
     (event,) = events_of(done.stdout)
     plain = pacball.process(*words, "--json")
-    assert {k: v for k, v in event.items() if k not in ("event", "time")} == json.loads(plain.stdout)
+    assert {k: v for k, v in event.items() if k not in ("event", "at")} == json.loads(plain.stdout)
     assert event["event"] == "error"
     reader, writer = os.pipe()
     os.close(reader)
@@ -348,6 +348,6 @@ def test_an_installation_tells_its_plan_first(pacball, tmp_path, store):
     planned = pacball.json(*words, "--plan")
     events = events_of(pacball.run(*words, "--progress=json").stdout)
     assert [one["event"] for one in events][:3] == ["phase", "plan", "progress"]
-    assert {k: v for k, v in events[1].items() if k not in ("event", "time")}.keys() == planned.keys()
+    assert {k: v for k, v in events[1].items() if k not in ("event", "at")}.keys() == planned.keys()
     assert events[1]["bytes_to_download"] == planned["bytes_to_download"]
     assert events[-1]["bytes_total"] == planned["bytes_total"]
