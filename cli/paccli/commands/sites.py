@@ -46,6 +46,10 @@ def install(
     switch: Annotated[
         bool, typer.Option("--switch/--no-switch", help="Whether current is to lead to the release afterwards.")
     ] = True,
+    seed: Annotated[
+        list[Path] | None,
+        typer.Option("--seed", metavar="DIR", help="Also take from this directory, whoever made it. Repeatable."),
+    ] = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Only say what would be done.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -56,6 +60,7 @@ def install(
         from paccli.owners import find_owner  # noqa: PLC0415
         from paccli.places import load_settings  # noqa: PLC0415
         from paccli.progress import showing  # noqa: PLC0415
+        from paccli.seeding import find_seed_directories  # noqa: PLC0415
         from paccli.sources import opening  # noqa: PLC0415
         from pacstore import install as installer  # noqa: PLC0415
         from pacstore.errors import Refused  # noqa: PLC0415
@@ -64,7 +69,7 @@ def install(
         from pacstore.source import states_of  # noqa: PLC0415
 
         name = Release.parse(release)
-        options = InstallOptions(owner=find_owner(owner), switch=switch)
+        options = InstallOptions(owner=find_owner(owner), switch=switch, seed_directories=find_seed_directories(seed))
         where = root or Path(load_settings().root or "")
         if where == Path():
             raise Refused(

@@ -19,7 +19,8 @@ from pacstore.install.options import InstallOptions
 from pacstore.install.paths import Paths
 from pacstore.install.plan import Plan, check_space, make_plan
 from pacstore.install.root import PRIVATE, Root
-from pacstore.install.seeds import Seeds, find_seeds
+from pacstore.install.seeds import Seeds
+from pacstore.install.seeking import find_seeds
 from pacstore.install.skeleton import (
     check_case,
     finish_directories,
@@ -90,7 +91,7 @@ class Building:
         free = self.options.free_space(self.root.top)
         documents, placement, self.release = fetch_all(self.source, self.release, self.refresh)
         wanted = Wanted(documents.manifest, documents.attributes)
-        seeds = find_seeds(self.root, wanted, name, most=self.options.seeds, warn=self.progress.warn)
+        seeds = find_seeds(self.root, wanted, name, options=self.options, progress=self.progress)
         try:
             plan = make_plan(
                 self.release, wanted, placement, seeds, free=free, switched_from=switched_from, options=self.options

@@ -11,12 +11,13 @@ import numpy as np
 from blake3 import blake3
 
 from pacstore.document import Column, starts
+from pacstore.errors import printable
 from pacstore.install.crew import Crew
 from pacstore.install.directories import Directories
-from pacstore.install.paths import Numbers32, Paths
-from pacstore.install.seeds import Seed, Seeds
+from pacstore.install.paths import Layout, Numbers32
+from pacstore.install.seeds import Places, Seed, Seeds
 from pacstore.install.tools import Tools
-from pacstore.install.wanted import Batch, ChunkPlaces, Wanted
+from pacstore.install.wanted import Batch, Wanted
 from pacstore.install.writer import Writer
 from pacstore.limits import MIB
 from pacstore.progress import Progress
@@ -31,8 +32,8 @@ class _Reading:
     """One seed being read."""
 
     seed: Seed
-    paths: Paths
-    places: ChunkPlaces
+    layout: Layout
+    places: Places
 
 
 class Copying:
@@ -48,17 +49,23 @@ class Copying:
         if not seeds.used:
             return
         self._progress.begin("copying", sum(count for _, count in seeds.reuse()))
-        for seed in seeds.used:
-            numbers, chunks = seeds.from_seed(seed)
-            reading = _Reading(seed, Paths(seed.manifest.tree), ChunkPlaces(seed.manifest))
-            for first, last in jobs(self._wanted.lengths[numbers]):
-                crew.give(self._job(reading, numbers[first:last], chunks[first:last]))
-            crew.finish()
-            left = int((~self._wanted.have[numbers]).sum())
-            if left and not seed.attempt:
-                self._progress.warn(
-                    f"{seed.name} is not what it was when it was installed: {left} of its chunks will be downloaded"
-                )
+        for second in (False, True):
+            for seed in seeds.used:
+                self._copy_seed(crew, seed, *seeds.from_seed(seed, second=second))
+
+    def _copy_seed(self, crew: Crew[Tools], seed: Seed, numbers: Numbers32, chunks: Numbers32) -> None:
+        if not len(numbers):
+            return
+        reading = _Reading(seed, seed.contents.layout(), seed.contents.places())
+        for first, last in jobs(self._wanted.lengths[numbers]):
+            crew.give(self._job(reading, numbers[first:last], chunks[first:last]))
+        crew.finish()
+        left = int((~self._wanted.have[numbers]).sum())
+        if left and not seed.attempt:
+            since = "read" if seed.foreign else "installed"
+            self._progress.warn(
+                f"{printable(seed.name)} is not what it was when it was {since}: {left} of its chunks will be downloaded"
+            )
 
     def _job(self, reading: _Reading, numbers: Numbers32, chunks: Numbers32) -> Callable[[Tools], None]:
         return lambda tools: self._copy(tools, reading, numbers, chunks)
@@ -67,11 +74,11 @@ class Copying:
         files = reading.places.files(chunks)
         offsets = reading.places.offsets(chunks, files).tolist()
         batch = self._wanted.batch(numbers)
-        directories = tools.seed_tree(reading.seed, reading.paths)
+        directories = tools.seed_tree(reading.seed, reading.layout)
         at = 0
         for file, group in itertools.groupby(files.tolist()):
             end = at + sum(1 for _ in group)
-            descriptor = _open(directories, reading.paths, file)
+            descriptor = _open(directories, reading.layout, file)
             if descriptor is not None:
                 try:
                     self._copy_file(tools, batch, range(at, end), descriptor, offsets)
@@ -89,10 +96,10 @@ class Copying:
                 self._wanted.have[batch.numbers[at]] = True
 
 
-def _open(directories: Directories, paths: Paths, file: int) -> int | None:
-    entry = int(paths.file_entries[file])
+def _open(directories: Directories, layout: Layout, file: int) -> int | None:
+    entry = int(layout.file_entries[file])
     try:
-        return os.open(paths.name(entry), _READ, dir_fd=directories.open(int(paths.parents[entry])))
+        return os.open(layout.name(entry), _READ, dir_fd=directories.open(int(layout.parents[entry])))
     except OSError:
         return None
 

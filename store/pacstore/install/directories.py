@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 
 from pacstore.install.disk import DIRECTORY_FLAGS
-from pacstore.install.paths import TOP, Paths
+from pacstore.install.paths import TOP, Layout
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _OPENAT2 = 437
@@ -66,7 +66,7 @@ def open_directory(top: int, path: bytes) -> int:
 class Directories:
     """Open directories of one tree, the most recently used `limit` of them (at least 2). For one thread."""
 
-    def __init__(self, top: int, paths: Paths, *, limit: int, open_path: Open = open_directory) -> None:
+    def __init__(self, top: int, paths: Layout, *, limit: int, open_path: Open = open_directory) -> None:
         self._top = top
         self._paths = paths
         self._limit = max(limit, 2)

@@ -6,6 +6,7 @@ name; then `current` is switched. Killed anywhere, the same call continues with 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from pacstore.install.documents import Refresh, fetch_all
 from pacstore.install.options import DEFAULTS, InstallOptions
 from pacstore.install.plan import Plan, make_plan, nothing_to_do
 from pacstore.install.root import Root
-from pacstore.install.seeds import Seeds
+from pacstore.install.seeking import find_seeds
 from pacstore.install.trust import Trust, check_withdrawn, checking_withdrawn
 from pacstore.install.wanted import Wanted
 from pacstore.progress import Progress
@@ -117,7 +118,8 @@ def plan(
         free = _free_above(root, options)
         documents, placement, release = fetch_all(source, release, refresh)
         wanted = Wanted(documents.manifest, documents.attributes)
-        return make_plan(release, wanted, placement, Seeds(wanted), free=free, switched_from="", options=options)
+        with contextlib.closing(find_seeds(None, wanted, release.release, options=options, progress=progress)) as seeds:
+            return make_plan(release, wanted, placement, seeds, free=free, switched_from="", options=options)
     with disk_at(str(root)), Root.open(root) as opened:
         if _already(opened, release):
             return nothing_to_do(release, opened.switched_to(release.release), options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from pacstore.install.disk import Free, folds_case, free_space
 from pacstore.limits import KIB, MIB
@@ -15,7 +16,8 @@ class InstallOptions:
 
     `workers`: threads that decode, verify and write. `range_bytes`: about how long a range is at most; `gap_bytes`: frames of
     one pack that are no further apart are asked for together. `open_directories`: descriptors a thread keeps; `open_files`:
-    unfinished files kept open by all of them. `seeds`: of how many installed releases chunks are looked for at most.
+    unfinished files kept open by all of them. `seeds`: of how many installed releases chunks are looked for at most;
+    `seed_directories`: other directories to look in, which pacball need not have made.
     `owner`: user and group id that everything installed is given, None for those of the process.
     `free_space` and `folds_case` ask about the file system of an open directory.
     """
@@ -26,6 +28,7 @@ class InstallOptions:
     open_directories: int = 128
     open_files: int = 64
     seeds: int = 8
+    seed_directories: tuple[Path, ...] = ()
     switch: bool = True
     owner: tuple[int, int] | None = None
     free_space: Callable[[int], Free] = free_space

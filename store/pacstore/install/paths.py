@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,24 @@ from pacstore.tree import EntryKind, Tree
 Numbers32 = NDArray[np.int32]
 TOP = -1
 """The number of the directory that holds the whole tree."""
+
+
+class Layout(Protocol):
+    """Where the files of a tree are: enough to open each through its directories, by descriptors."""
+
+    @property
+    def parents(self) -> Numbers32:
+        """For each entry the number of its directory, TOP for the top."""
+
+    @property
+    def file_entries(self) -> Numbers32:
+        """For each file the number of its entry."""
+
+    def name(self, entry: int) -> bytes:
+        """The last component of the entry's path."""
+
+    def path(self, entry: int) -> bytes:
+        """The entry's path from the top of the tree."""
 
 
 class Paths:

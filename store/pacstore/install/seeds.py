@@ -1,4 +1,4 @@
-"""Seeds: local trees that may hold wanted chunks: interrupted attempts at the same release, and installed releases.
+"""Seeds: local trees that may hold wanted chunks, and from which of them each chunk is to be taken.
 
 What a seed is said to hold is a guess until it is read and verified; a seed that cannot be used costs nothing but its bytes.
 """
@@ -6,195 +6,161 @@ What a seed is said to hold is a guess until it is read and verified; a seed tha
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pacstore.document import Numbers, row_keys
-from pacstore.errors import PacballError
-from pacstore.install.directories import Directories
-from pacstore.install.disk import DIRECTORY_FLAGS
-from pacstore.install.paths import Numbers32, Paths
-from pacstore.install.root import Root
-from pacstore.install.staging import TREE, attempts
-from pacstore.install.wanted import ChunkPlaces, Wanted
+from pacstore.document import Numbers
+from pacstore.install.paths import Layout, Numbers32, Paths
+from pacstore.install.wanted import ChunkPlaces, Flags, Wanted
 from pacstore.manifest import Manifest
-from pacstore.release import Release
 
 NOWHERE = -1
-_SEARCH_CHUNKS = 65_536
+
+
+class Places(Protocol):
+    """Where the chunks of a seed lie."""
+
+    def files(self, chunks: Numbers32) -> Numbers32:
+        """The file number of each of `chunks`."""
+
+    def offsets(self, chunks: Numbers32, files: Numbers32) -> Numbers:
+        """The offset of each of `chunks` in its file, in bytes; `files` are theirs."""
+
+
+class Contents(Protocol):
+    """What a seed should hold; chunks and files are numbered. What takes much memory is made when it is asked for."""
+
+    def layout(self) -> Layout:
+        """Where its files are."""
+
+    def places(self) -> Places:
+        """Where its chunks are."""
+
+
+class Recorded:
+    """The contents that a manifest tells."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+
+    def layout(self) -> Layout:
+        """Where the files are."""
+        return Paths(self.manifest.tree)
+
+    def places(self) -> Places:
+        """Where the chunks are."""
+        return ChunkPlaces(self.manifest)
 
 
 @dataclass(frozen=True, eq=False)
 class Seed:
-    """A local tree: what to call it, its open top directory, the manifest that says what it should hold.
+    """A local tree: what to call it, its open top directory, what it should hold.
 
     If it is an attempt, `attempt` is its name, `ended` says that its owner certainly has, and `whole` are the numbers
-    of the files that have their full length.
+    of the files that have their full length. `foreign`: pacball did not make it.
     """
 
     name: str
     top: int
-    manifest: Manifest
+    contents: Contents
     attempt: str = ""
     ended: bool = False
     whole: Numbers32 = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
+    foreign: bool = False
+
+
+class _Claims:
+    """For each wanted chunk the number of a seed, and the chunk's number in it."""
+
+    def __init__(self, chunks: int) -> None:
+        self.seeds: NDArray[np.int16] = np.full(chunks, NOWHERE, dtype=np.int16)
+        self.chunks: Numbers32 = np.zeros(chunks, dtype=np.int32)
+
+    def add(self, seed: int, numbers: Numbers32, chunks: Numbers32) -> None:
+        self.seeds[numbers] = seed
+        self.chunks[numbers] = chunks
 
 
 class Seeds:
-    """The seeds in use, and for each wanted chunk the one to take it from. Holds directories open."""
+    """The seeds in use, and for each wanted chunk the one to take it from. Holds directories open.
+
+    An attempt may turn out to have a hole where its file is long enough: its chunks may have a second seed.
+    """
 
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
         self.used: list[Seed] = []
-        self._seed: NDArray[np.int16] = np.full(wanted.chunks, NOWHERE, dtype=np.int16)
-        self._chunk: Numbers32 = np.zeros(wanted.chunks, dtype=np.int32)
+        self._first = _Claims(wanted.chunks)
+        self._second = _Claims(0)
 
     def offer(self, seed: Seed, numbers: Numbers32, chunks: Numbers32) -> bool:
-        """Take from `seed` those of the wanted chunks `numbers` that nothing else has; `chunks` are theirs in it."""
-        free = self._seed[numbers] == NOWHERE
-        if not free.any():
+        """Take from `seed` those of the wanted chunks `numbers` that nothing else has for certain; `chunks` are theirs in it.
+
+        False, and it is not used, where there are none. An attempt is offered before all others.
+        """
+        free = self._first.seeds[numbers] == NOWHERE
+        spare = self._unsure()[numbers] & ~free
+        if not free.any() and not spare.any():
             return False
-        self._seed[numbers[free]] = len(self.used)
-        self._chunk[numbers[free]] = chunks[free]
+        self._first.add(len(self.used), numbers[free], chunks[free])
+        if spare.any():
+            self._second.add(len(self.used), numbers[spare], chunks[spare])
         self.used.append(seed)
+        if seed.attempt and not len(self._second.seeds):
+            self._second = _Claims(self._wanted.chunks)
         return True
 
-    def from_seed(self, seed: Seed) -> tuple[Numbers32, Numbers32]:
-        """The missing chunks to take from `seed`, in its order, and their numbers in its manifest."""
-        numbers = np.flatnonzero((self._seed == self.used.index(seed)) & ~self._wanted.have).astype(np.int32)
-        chunks = self._chunk[numbers]
+    def _unsure(self) -> Flags:
+        """The chunks that nothing has, or attempts alone."""
+        attempts = [number for number, seed in enumerate(self.used) if seed.attempt]
+        nothing: Flags = self._first.seeds == NOWHERE
+        if not attempts:
+            return nothing
+        unsure: Flags = np.isin(self._first.seeds, attempts) & (self._second.seeds == NOWHERE)
+        return nothing | unsure
+
+    def from_seed(self, seed: Seed, *, second: bool = False) -> tuple[Numbers32, Numbers32]:
+        """The missing chunks to take from `seed`, in its order, and their numbers in its contents.
+
+        `second`: those that another should have had, and had not.
+        """
+        claims = self._second if second else self._first
+        numbers = np.flatnonzero(claims.seeds == self.used.index(seed)).astype(np.int32)
+        numbers = numbers[~self._wanted.have[numbers]]
+        chunks = claims.chunks[numbers]
         order = np.argsort(chunks, kind="stable")
         return numbers[order], chunks[order]
 
+    @property
+    def missing(self) -> Flags:
+        """By chunk number, those that no seed has."""
+        missing: Flags = self._first.seeds == NOWHERE
+        return missing
+
     def uncovered(self) -> Numbers32:
         """The wanted chunks that no seed has."""
-        return np.flatnonzero(self._seed == NOWHERE).astype(np.int32)
+        return np.flatnonzero(self.missing).astype(np.int32)
 
     @property
     def complete(self) -> bool:
         """Whether nothing is left to look for."""
-        return not len(self.uncovered())
+        return not self._unsure().any()
 
     @property
     def bytes_taken_over(self) -> int:
         """How many bytes of whole files stand in attempts that ended, and need no new space."""
-        return sum(int(seed.manifest.tree.sizes[seed.whole].sum()) for seed in self.used if seed.ended)
+        sizes = self._wanted.manifest.tree.sizes
+        return sum(int(sizes[seed.whole].sum()) for seed in self.used if seed.ended)
 
     def reuse(self) -> list[tuple[str, int]]:
         """For each seed its name and how many bytes of the release should come from it."""
-        return [(seed.name, self._wanted.bytes_of(self.from_seed(seed)[0])) for seed in self.used]
+        found = ((seed.name, self._wanted.bytes_of(self.from_seed(seed)[0])) for seed in self.used)
+        return [(name, count) for name, count in found if count]
 
     def close(self) -> None:
         """Let go of the directories."""
         while self.used:
             os.close(self.used.pop().top)
-
-
-def find_seeds(root: Root, wanted: Wanted, release: Release, *, most: int, warn: Callable[[str], None]) -> Seeds:
-    """The seeds under `root` for what is wanted, at most `most` installed releases among them. Raises OSError."""
-    seeds = Seeds(wanted)
-    try:
-        for seed in _attempts(root, wanted.manifest, release):
-            _offer(seeds, *_standing(seed, wanted))
-        for seed in _releases(root, release, most, warn):
-            _offer(seeds, seed, *_common(seed.manifest, wanted))
-            if seeds.complete:
-                break
-    except BaseException:
-        seeds.close()
-        raise
-    return seeds
-
-
-def _offer(seeds: Seeds, seed: Seed, numbers: Numbers32, chunks: Numbers32) -> None:
-    if not seeds.offer(seed, numbers, chunks):
-        os.close(seed.top)
-
-
-def _attempts(root: Root, manifest: Manifest, release: Release) -> Iterator[Seed]:
-    for name, owner in attempts(root):
-        if (owner.release, owner.manifest_digest) != (str(release), manifest.digest.hex):
-            continue
-        try:
-            attempt = os.open(name, DIRECTORY_FLAGS, dir_fd=root.staging)
-            try:
-                top = os.open(TREE, DIRECTORY_FLAGS, dir_fd=attempt)
-            finally:
-                os.close(attempt)
-        except OSError:
-            continue
-        yield Seed("an interrupted attempt", top, manifest, name, owner.certainly_ended)
-
-
-def _releases(root: Root, release: Release, most: int, warn: Callable[[str], None]) -> Iterator[Seed]:
-    current = root.switched_to(release)
-
-    def rank(other: Release) -> tuple[bool, bool, bool]:
-        return (str(other) == current, other.project == release.project, other.platform == release.platform)
-
-    installed = sorted(root.installed(), reverse=True)
-    for other in sorted(installed, key=rank, reverse=True)[:most]:
-        try:
-            manifest = root.record(other)
-            yield Seed(str(other), os.open(str(other), DIRECTORY_FLAGS, dir_fd=root.releases), manifest)
-        except PacballError as error:
-            warn(f"nothing is taken from {other}: {error}")
-        except OSError as error:
-            warn(f"nothing is taken from {other}: {error.strerror}")
-
-
-def _common(manifest: Manifest, wanted: Wanted) -> tuple[Numbers32, Numbers32]:
-    """The wanted chunks that `manifest` has too, and their numbers in it."""
-    numbers, chunks = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=np.int32)]
-    keys = row_keys(wanted.ids)
-    for first in range(0, manifest.chunks if wanted.chunks else 0, _SEARCH_CHUNKS):
-        ids = manifest.chunk_ids[first : first + _SEARCH_CHUNKS]
-        at = np.minimum(np.searchsorted(keys, row_keys(ids)), wanted.chunks - 1)
-        found = np.flatnonzero((wanted.ids[at] == ids).all(axis=1))
-        numbers.append(at[found].astype(np.int32))
-        chunks.append((found + first).astype(np.int32))
-    return np.concatenate(numbers), np.concatenate(chunks)
-
-
-def _standing(seed: Seed, wanted: Wanted) -> tuple[Seed, Numbers32, Numbers32]:
-    """The wanted chunks that an interrupted attempt may hold, judged by the lengths of its files."""
-    lengths = _lengths(seed.top, Paths(seed.manifest.tree))
-    places = ChunkPlaces(seed.manifest)
-    files = places.files(wanted.examples)
-    ends = places.offsets(wanted.examples, files) + wanted.lengths
-    numbers = np.flatnonzero(ends <= lengths[files]).astype(np.int32)
-    sizes = seed.manifest.tree.sizes.astype(np.int64)
-    whole = np.flatnonzero((lengths == sizes) & (sizes > 0) & ~wanted.linked).astype(np.int32)
-    return replace(seed, whole=whole), numbers, wanted.examples[numbers]
-
-
-def _lengths(top: int, paths: Paths) -> Numbers:
-    lengths = np.full(paths.tree.files, -1, dtype=np.int64)
-    directories = Directories(top, paths, limit=64)
-    gone = None
-    try:
-        for file, entry in enumerate(paths.file_entries.tolist()):
-            parent = int(paths.parents[entry])
-            if parent == gone:
-                continue
-            try:
-                directory = directories.open(parent)
-            except OSError:
-                gone = parent
-                continue
-            lengths[file] = _length(directory, paths.name(entry))
-    finally:
-        directories.close()
-    return lengths
-
-
-def _length(directory: int, name: bytes) -> int:
-    try:
-        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except OSError:
-        return -1
-    return found.st_size if stat.S_ISREG(found.st_mode) else -1

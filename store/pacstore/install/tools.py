@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pacstore.chunker import CHUNKER
 from pacstore.install.directories import Directories
-from pacstore.install.paths import Paths
+from pacstore.install.paths import Layout, Paths
 from pacstore.install.seeds import Seed
 
 
@@ -18,7 +18,7 @@ class Tools:
         self._seed: Seed | None = None
         self._seed_tree: Directories | None = None
 
-    def seed_tree(self, seed: Seed, paths: Paths) -> Directories:
+    def seed_tree(self, seed: Seed, paths: Layout) -> Directories:
         """The directories of `seed`, whose paths are `paths`; those of the seed before it are closed."""
         if self._seed is not seed or self._seed_tree is None:
             self._close_seed()

@@ -91,6 +91,12 @@ class Wanted:
             in_place = done[self.places.files(self._order)]
             self.have |= np.logical_and.reduceat(in_place, self._firsts[:-1])
 
+    def files_with(self, chunks: Flags) -> Numbers32:
+        """The numbers of the files that have any of `chunks` (flags by chunk number), but for hard links."""
+        found = np.zeros(self.manifest.tree.files, dtype=bool)
+        found[self.places.files(self._order[np.repeat(chunks, np.diff(self._firsts))])] = True
+        return np.flatnonzero(found).astype(np.int32)
+
     def batch(self, numbers: Numbers32) -> Batch:
         """These chunks, with all their places."""
         first = self._firsts[numbers]

@@ -1,0 +1,173 @@
+"""Seeking: which local trees may hold wanted chunks: interrupted attempts, installed releases, directories that were named."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from pacstore.document import Numbers, row_keys
+from pacstore.errors import PacballError, printable
+from pacstore.install.directories import Directories
+from pacstore.install.disk import DIRECTORY_FLAGS
+from pacstore.install.foreign import search_directory
+from pacstore.install.options import InstallOptions
+from pacstore.install.paths import Numbers32, Paths
+from pacstore.install.root import Root
+from pacstore.install.seeds import Recorded, Seed, Seeds
+from pacstore.install.staging import TREE, attempts
+from pacstore.install.wanted import Wanted
+from pacstore.manifest import Manifest
+from pacstore.progress import Progress
+from pacstore.release import Release
+
+_SEARCH_CHUNKS = 65_536
+
+
+def find_seeds(
+    root: Root | None, wanted: Wanted, release: Release, *, options: InstallOptions, progress: Progress
+) -> Seeds:
+    """The seeds for what is wanted: those under `root`, where there is one, and the directories that `options` name.
+
+    A directory is read only if something would be missing without it. Raises OSError.
+    """
+    seeds = Seeds(wanted)
+    try:
+        if root is not None:
+            _seek_in_root(seeds, root, wanted, release, options, progress)
+        for where in options.seed_directories:
+            if len(seeds.uncovered()):
+                _seek_in_directory(seeds, where, wanted, options, progress)
+    except BaseException:
+        seeds.close()
+        raise
+    return seeds
+
+
+def _seek_in_root(
+    seeds: Seeds, root: Root, wanted: Wanted, release: Release, options: InstallOptions, progress: Progress
+) -> None:
+    for seed in _attempts(root, wanted.manifest, release):
+        _offer(seeds, *_standing(seed, wanted))
+    for seed, manifest in _releases(root, release, options.seeds, progress):
+        _offer(seeds, seed, *_common(manifest, wanted))
+        if seeds.complete:
+            break
+
+
+def _seek_in_directory(seeds: Seeds, where: Path, wanted: Wanted, options: InstallOptions, progress: Progress) -> None:
+    try:
+        top = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        progress.warn(f"nothing is taken from {printable(str(where))}: {error.strerror}")
+        return
+    try:
+        numbers, finds = search_directory(
+            where,
+            top,
+            wanted,
+            seeds.missing,
+            workers=options.workers,
+            open_directories=options.open_directories,
+            progress=progress,
+        )
+    except BaseException:
+        os.close(top)
+        raise
+    _offer(seeds, Seed(str(where), top, finds, foreign=True), numbers, np.arange(len(numbers), dtype=np.int32))
+
+
+def _offer(seeds: Seeds, seed: Seed, numbers: Numbers32, chunks: Numbers32) -> None:
+    if not seeds.offer(seed, numbers, chunks):
+        os.close(seed.top)
+
+
+def _attempts(root: Root, manifest: Manifest, release: Release) -> Iterator[Seed]:
+    for name, owner in attempts(root):
+        if (owner.release, owner.manifest_digest) != (str(release), manifest.digest.hex):
+            continue
+        try:
+            attempt = os.open(name, DIRECTORY_FLAGS, dir_fd=root.staging)
+            try:
+                top = os.open(TREE, DIRECTORY_FLAGS, dir_fd=attempt)
+            finally:
+                os.close(attempt)
+        except OSError:
+            continue
+        yield Seed("an interrupted attempt", top, Recorded(manifest), name, owner.certainly_ended)
+
+
+def _releases(root: Root, release: Release, most: int, progress: Progress) -> Iterator[tuple[Seed, Manifest]]:
+    current = root.switched_to(release)
+
+    def rank(other: Release) -> tuple[bool, bool, bool]:
+        return (str(other) == current, other.project == release.project, other.platform == release.platform)
+
+    installed = sorted(root.installed(), reverse=True)
+    for other in sorted(installed, key=rank, reverse=True)[:most]:
+        try:
+            manifest = root.record(other)
+            top = os.open(str(other), DIRECTORY_FLAGS, dir_fd=root.releases)
+            yield Seed(str(other), top, Recorded(manifest)), manifest
+        except PacballError as error:
+            progress.warn(f"nothing is taken from {other}: {error}")
+        except OSError as error:
+            progress.warn(f"nothing is taken from {other}: {error.strerror}")
+
+
+def _common(manifest: Manifest, wanted: Wanted) -> tuple[Numbers32, Numbers32]:
+    """The wanted chunks that `manifest` has too, and their numbers in it."""
+    numbers, chunks = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=np.int32)]
+    keys = row_keys(wanted.ids)
+    for first in range(0, manifest.chunks if wanted.chunks else 0, _SEARCH_CHUNKS):
+        ids = manifest.chunk_ids[first : first + _SEARCH_CHUNKS]
+        at = np.minimum(np.searchsorted(keys, row_keys(ids)), wanted.chunks - 1)
+        found = np.flatnonzero((wanted.ids[at] == ids).all(axis=1))
+        numbers.append(at[found].astype(np.int32))
+        chunks.append((found + first).astype(np.int32))
+    return np.concatenate(numbers), np.concatenate(chunks)
+
+
+def _standing(seed: Seed, wanted: Wanted) -> tuple[Seed, Numbers32, Numbers32]:
+    """The wanted chunks that an interrupted attempt may hold, judged by the lengths of its files."""
+    tree = wanted.manifest.tree
+    lengths = _lengths(seed.top, Paths(tree))
+    places = wanted.places
+    files = places.files(wanted.examples)
+    ends = places.offsets(wanted.examples, files) + wanted.lengths
+    numbers = np.flatnonzero(ends <= lengths[files]).astype(np.int32)
+    sizes = tree.sizes.astype(np.int64)
+    whole = np.flatnonzero((lengths == sizes) & (sizes > 0) & ~wanted.linked).astype(np.int32)
+    return replace(seed, whole=whole), numbers, wanted.examples[numbers]
+
+
+def _lengths(top: int, paths: Paths) -> Numbers:
+    lengths = np.full(paths.tree.files, -1, dtype=np.int64)
+    directories = Directories(top, paths, limit=64)
+    gone = None
+    try:
+        for file, entry in enumerate(paths.file_entries.tolist()):
+            parent = int(paths.parents[entry])
+            if parent == gone:
+                continue
+            try:
+                directory = directories.open(parent)
+            except OSError:
+                gone = parent
+                continue
+            lengths[file] = _length(directory, paths.name(entry))
+    finally:
+        directories.close()
+    return lengths
+
+
+def _length(directory: int, name: bytes) -> int:
+    try:
+        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except OSError:
+        return -1
+    return found.st_size if stat.S_ISREG(found.st_mode) else -1
