@@ -37,7 +37,8 @@ def source(publisher, store):
 
 
 def history(root) -> list[dict]:
-    return [json.loads(line) for line in (root / ".pacball/history.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (root / ".pacball/history.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["event"] == "switch"]
 
 
 def test_an_expired_catalog_is_refused_until_it_is_refreshed(publisher, site, store, source, tree, root):

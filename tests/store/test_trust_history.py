@@ -43,7 +43,8 @@ def put(entry, source, root, progress=None, **options):
 
 
 def history(root) -> list[dict]:
-    return [json.loads(line) for line in (root / ".pacball/history.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (root / ".pacball/history.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["event"] == "switch"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from pacstore.errors import Refused
 from pacstore.install.building import Building
 from pacstore.install.disk import Free, disk_at
 from pacstore.install.documents import Refresh, fetch_all
+from pacstore.install.history import EventKind
 from pacstore.install.options import DEFAULTS, InstallOptions
 from pacstore.install.plan import Plan, make_plan, nothing_to_do
 from pacstore.install.root import Root
@@ -82,6 +83,8 @@ def install(
         if not _already(opened, release):
             reused = Building(release, opened, source, progress, now, refresh, options, planned).run()
         believed = trust.fields(release) if trust is not None else None
+        if reused is not None:
+            _remember(opened, release, source.name, now(), believed, options)
         switched = options.switch and opened.switch(
             release.release, tree=release.tree_digest, source=source.name, time=now(), trust=believed
         )
@@ -99,6 +102,28 @@ def install(
             switched=switched,
             sources=states_of(source),
         )
+
+
+def _remember(
+    root: Root,
+    release: CatalogRelease,
+    source: str,
+    now: float,
+    believed: Mapping[str, object] | None,
+    options: InstallOptions,
+) -> None:
+    """Say in the history what was installed, and what a verification cannot know otherwise: the documents' digests, the owner."""
+    top = os.stat(str(release.release), dir_fd=root.releases, follow_symlinks=False)
+    values = {
+        "tree_digest": release.tree_digest.hex,
+        "manifest_digest": release.manifest.digest.hex,
+        "attributes_digest": release.attributes.digest.hex,
+        "source": source,
+        # A group may be inherited from the directory above.
+        "owner": [top.st_uid, top.st_gid if options.owner is not None else None],
+        **({"trust": dict(believed)} if believed is not None else {}),
+    }
+    root.remember(EventKind.INSTALL, release.release, time=now, values=values)
 
 
 def plan(

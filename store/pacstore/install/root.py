@@ -4,7 +4,7 @@
     ROOT/current/PROJECT/PLATFORM     -> ../../releases/RELEASE, switched by rename
     ROOT/.pacball/manifests/          RELEASE.manifest and RELEASE.attributes of what is installed
     ROOT/.pacball/staging/            a directory for each attempt to install
-    ROOT/.pacball/history.jsonl       a line for each switch: what, from where, and why it was believed (trust.py)
+    ROOT/.pacball/history.jsonl       a line for each event: what, from where, and why it was believed (history.py)
 
 A release is installed when its tree and its kept manifest are both there; the manifest is written first.
 """
@@ -13,21 +13,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import mmap
 import os
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
 from pacstore import manifest as manifest_format
 from pacstore.digest import Digest
 from pacstore.document import decode
-from pacstore.errors import NotFound, PacballError, Refused
-from pacstore.install.disk import DIRECTORY_FLAGS, DIRECTORY_MODE, disk_at, make_directory, write_durably, write_whole
+from pacstore.errors import NotFound, PacballError, Refused, Unavailable
+from pacstore.install.disk import DIRECTORY_FLAGS, DIRECTORY_MODE, disk_at, make_directory, write_durably
 from pacstore.install.documents import Documents
+from pacstore.install.history import Event, EventKind, append_event, read_events
 from pacstore.install.record import read_record
 from pacstore.manifest import Manifest
 from pacstore.release import Release
@@ -193,20 +193,37 @@ class Root:
         source: str,
         time: float,
         trust: Mapping[str, object] | None = None,
+        event: EventKind = EventKind.SWITCH,
     ) -> bool:
-        """Let `current` lead to `release`, atomically and durably; False where it does already. Raises OSError.
+        """Let `current` lead to `release`, atomically and durably; False where it does already.
 
-        The history gets a line for it, with `trust`: why the release was believed (trust.py).
+        The history gets a line for it before, with `trust`: why the release was believed (trust.py). Raises OSError, and
+        Unavailable where the release is removed at the same time.
         """
         previous = self.switched_to(release)
         if previous == str(release):
             return False
+        believed = {"trust": dict(trust)} if trust is not None else {}
+        values = {"tree_digest": tree.hex, "previous": previous or None, "source": source, **believed}
+        self.remember(event, release, time=time, values=values)
+        self._lead(release, str(release))
+        if not self.occupied(release):
+            self._lead_back(release, previous)
+            raise Unavailable(
+                "was removed while it was to become current",
+                place=str(self.release_path(release)),
+                hint="run the same command again",
+            )
+        return True
+
+    def _lead(self, line: Release, name: str) -> None:
+        """Let `current` for the project and platform of `line` lead to the release `name`."""
         temporary = f"switch.{secrets.token_hex(8)}"
-        project = make_directory(self.current, release.project, DIRECTORY_MODE)
+        project = make_directory(self.current, line.project, DIRECTORY_MODE)
         try:
-            os.symlink(f"../../releases/{release}", temporary, dir_fd=self.private)
+            os.symlink(f"../../releases/{name}", temporary, dir_fd=self.private)
             try:
-                os.rename(temporary, release.platform, src_dir_fd=self.private, dst_dir_fd=project)
+                os.rename(temporary, line.platform, src_dir_fd=self.private, dst_dir_fd=project)
             except OSError:
                 os.unlink(temporary, dir_fd=self.private)
                 raise
@@ -214,26 +231,29 @@ class Root:
             os.fsync(self.current)
         finally:
             os.close(project)
-        self._record(
-            {
-                "time": round(time, 3),
-                "release": str(release),
-                "tree_digest": tree.hex,
-                "previous": previous or None,
-                "source": source,
-                **({"trust": dict(trust)} if trust is not None else {}),
-            }
-        )
-        return True
 
-    def _record(self, line: dict[str, object]) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open("history.jsonl", flags, 0o600, dir_fd=self.private)
+    def _lead_back(self, release: Release, previous: str) -> None:
+        """Let `current`, which leads to `release`, lead to `previous` again, or nowhere if that is empty."""
+        if self.switched_to(release) != str(release):
+            return  # another has switched meanwhile
+        if previous:
+            self._lead(release, previous)
+            return
+        project = make_directory(self.current, release.project, DIRECTORY_MODE)
         try:
-            write_whole(descriptor, json.dumps(line, sort_keys=True).encode() + b"\n")
-            os.fsync(descriptor)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(release.platform, dir_fd=project)
+            os.fsync(project)
         finally:
-            os.close(descriptor)
+            os.close(project)
+
+    def remember(self, event: EventKind, release: Release, *, time: float, values: Mapping[str, object]) -> None:
+        """Write a line to the history, durably. Raises OSError."""
+        append_event(self.private, event, release, time=time, values=values)
+
+    def history(self) -> Iterator[Event]:
+        """What happened here, the oldest first. Raises OSError."""
+        return read_events(self.private)
 
 
 def _lstat(name: str, directory: int) -> os.stat_result | None:

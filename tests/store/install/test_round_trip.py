@@ -30,14 +30,12 @@ def test_the_layout_of_the_root(entry, source, root):
     assert os.listdir(root / ".pacball/staging") == []
     assert sorted(os.listdir(root / ".pacball/manifests")) == [f"{NAME}.attributes", f"{NAME}.manifest"]
     lines = [json.loads(line) for line in (root / ".pacball/history.jsonl").read_text().splitlines()]
+    both = {"time": 1_700_000_000.0, "release": NAME, "tree_digest": entry.tree_digest.hex, "source": "fake"}
+    owner = {"owner": [os.geteuid(), None]}
+    documents = {"manifest_digest": entry.manifest.digest.hex, "attributes_digest": entry.attributes.digest.hex}
     assert lines == [
-        {
-            "time": 1_700_000_000.0,
-            "release": NAME,
-            "tree_digest": entry.tree_digest.hex,
-            "previous": None,
-            "source": "fake",
-        }
+        {"event": "install", **both, **documents, **owner},
+        {"event": "switch", **both, "previous": None},
     ]
 
 
@@ -71,7 +69,14 @@ def test_again_switches_back(tree, world, entry, source, root, tmp_path):
     assert again.already_installed
     assert again.switched
     assert os.readlink(root / "current/Sample/any").endswith(NAME)
-    assert len((root / ".pacball/history.jsonl").read_text().splitlines()) == 3
+    lines = [json.loads(line) for line in (root / ".pacball/history.jsonl").read_text().splitlines()]
+    assert [(line["event"], line["release"]) for line in lines] == [
+        ("install", NAME),
+        ("switch", NAME),
+        ("install", NEXT),
+        ("switch", NEXT),
+        ("switch", NAME),
+    ]
 
 
 def test_an_empty_release(world, source, root, tmp_path):
