@@ -10,14 +10,12 @@ import contextlib
 import os
 import random
 import re
-from dataclasses import replace
-from threading import Lock
+import time
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import aiohttp
 
 from pacstore.errors import Corrupt, NotFound, Refused, TooLarge, Unavailable, printable
-from pacstore.source import Traffic
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,6 +23,9 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from pacmirror.limits import ClientLimits
+    from pacmirror.meter import Meter
+    from pacmirror.part import Arrival
+    from pacmirror.throttle import Throttle
 
 T = TypeVar("T")
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/(?:[0-9]{1,18}|\*)\Z")
@@ -37,27 +38,7 @@ _ASK = "ask its operator for access, or use another source"
 _random = random.SystemRandom()
 
 
-class Meter:
-    """Counts traffic; the loop's thread writes, any thread reads."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._traffic = Traffic()
-
-    def add(self, *, bytes_downloaded: int = 0, requests: int = 0, retries: int = 0) -> None:
-        """Add to the counters."""
-        with self._lock:
-            self._traffic.bytes_downloaded += bytes_downloaded
-            self._traffic.requests += requests
-            self._traffic.retries += retries
-
-    def read(self) -> Traffic:
-        """The counters as they are now."""
-        with self._lock:
-            return replace(self._traffic)
-
-
-class _TryLater(Unavailable):
+class TryLater(Unavailable):
     """The server asks for a pause of `seconds`."""
 
     def __init__(self, message: str, *, place: str, seconds: float) -> None:
@@ -68,79 +49,122 @@ class _TryLater(Unavailable):
 class Fetcher:
     """Fetches in one event loop, through one session that follows no redirects and decodes nothing."""
 
-    def __init__(self, session: aiohttp.ClientSession, limits: ClientLimits, meter: Meter) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, limits: ClientLimits, meter: Meter, throttle: Throttle | None = None
+    ) -> None:
         self._session = session
         self._limits = limits
         self._meter = meter
+        self._throttle = throttle
 
-    async def whole(self, url: URL, *, limit: int, fresh: bool) -> bytes:
-        """The file at `url`, at most `limit` bytes; `fresh` asks caches to look again.
+    async def whole(self, url: URL, *, limit: int, fresh: bool, arrival: Arrival) -> bytes:
+        """The file at `url`, at most `limit` bytes; `fresh` asks caches to look again. `arrival` is told what comes.
 
-        Raises NotFound, Corrupt, TooLarge, Refused, or, after all attempts, Unavailable.
+        What breaks off in the middle continues where it stopped, unless it is to be fresh. Raises NotFound, Corrupt,
+        TooLarge, Refused, or, after all attempts, Unavailable.
         """
-        headers = {"Cache-Control": "no-cache"} if fresh else {}
-        return await self._persist(url, lambda: self._whole_once(url, limit, headers))
+        data = bytearray()
+        length = 0
 
-    async def part(self, url: URL, *, offset: int, length: int) -> bytearray:
-        """Exactly `length` bytes at `offset` of the file at `url`. Raises as `whole`."""
+        def take(piece: bytes) -> None:
+            data.extend(piece)
+            arrival.advance(len(piece))
+
+        async def attempt() -> bytes:
+            nonlocal length
+            kept = len(data)
+            try:
+                if kept:
+                    await self._part_once(url, kept, length - kept, take, arrival)
+                else:
+                    async with self._ask_whole(url, limit, fresh=fresh) as (response, deadline):
+                        length = response.content_length or 0
+                        await self._receive(response, limit, take, deadline, arrival)
+            except Unavailable:
+                worth = len(data) - kept >= self._limits.continued_bytes
+                del data[len(data) if worth and not fresh and length else kept :]
+                raise
+            return bytes(data)
+
+        return await self._persist(url, attempt, lambda: len(data))
+
+    async def part(self, url: URL, *, offset: int, length: int, arrival: Arrival) -> bytearray:
+        """Exactly `length` bytes at `offset` of the file at `url`. Raises as `whole`; continues as it does."""
         if not 0 <= length <= self._limits.range_bytes or offset < 0:
             raise Refused(f"no range of {length} bytes at {offset} can be asked for", place=str(url))
         if length == 0:
             return bytearray()
-        return await self._persist(url, lambda: self._part_once(url, offset, length))
+        data = bytearray(length)
+        here = 0
 
-    async def _persist(self, url: URL, attempt: Callable[[], Awaitable[T]]) -> T:
+        def take(piece: bytes) -> None:
+            nonlocal here
+            data[here : here + len(piece)] = piece
+            here += len(piece)
+            arrival.advance(len(piece))
+
+        async def attempt() -> bytearray:
+            nonlocal here
+            kept = here
+            try:
+                await self._part_once(url, offset + kept, length - kept, take, arrival)
+            except Unavailable:
+                # A few bytes are not worth a request that is not the same as the first.
+                here = here if here - kept >= self._limits.continued_bytes else kept
+                raise
+            return data
+
+        return await self._persist(url, attempt, lambda: here)
+
+    async def _persist(self, url: URL, attempt: Callable[[], Awaitable[T]], gained: Callable[[], int]) -> T:
         """The result of the first attempt that is not Unavailable, with growing, jittered pauses between them.
 
-        aiohttp by itself asks once more where a connection ends without a single answer, as kept-alive ones may.
+        An attempt after which more is `gained` than before is none of those that are counted. aiohttp by itself asks once
+        more where a connection ends without a single answer, as kept-alive ones may.
         """
-        for number in range(self._limits.attempts):
+        failures = before = 0
+        while True:
             try:
                 return await attempt()
             except Unavailable as error:
-                if number + 1 == self._limits.attempts:
-                    raise Unavailable(
-                        f"{error.message}, {number + 1} times",
-                        place=str(url),
-                        hint="try again later, or another source",
-                    ) from error
-                await asyncio.sleep(self._pause(number, error))
+                failures = failures + 1 if gained() == before else 0
+                before = gained()
+                if failures >= self._limits.attempts:
+                    if failures == 1:  # whoever asks counts, and knows what to do next
+                        raise
+                    hint = "try again later, or another source"
+                    raise Unavailable(f"{error.message}, {failures} times", place=str(url), hint=hint) from error
+                await asyncio.sleep(self._pause(max(failures - 1, 0), error))
                 self._meter.add(retries=1)
-        raise Unavailable("no attempt is allowed", place=str(url))
 
     def _pause(self, number: int, error: Unavailable) -> float:
-        if isinstance(error, _TryLater):
+        if isinstance(error, TryLater):
             return min(error.seconds, self._limits.retry_after_seconds)
         longest = min(self._limits.backoff_seconds * (1 << number), self._limits.backoff_max_seconds)
         return longest * _random.uniform(0.5, 1.0)
 
-    async def _whole_once(self, url: URL, limit: int, headers: dict[str, str]) -> bytes:
+    @contextlib.asynccontextmanager
+    async def _ask_whole(
+        self, url: URL, limit: int, *, fresh: bool
+    ) -> AsyncIterator[tuple[aiohttp.ClientResponse, asyncio.Timeout]]:
+        headers = {"Cache-Control": "no-cache"} if fresh else {}
         async with self._ask(url, headers) as (response, deadline):
             if response.status != 200:
                 raise Corrupt(f"answered {response.status} to a plain request", place=str(url), hint=_ANOTHER)
             length = _announced_length(response, limit)
             self._extend(deadline, limit if length is None else length)
-            data = bytearray()
-            await self._receive(response, limit, data.extend)
-            return bytes(data)
+            yield response, deadline
 
-    async def _part_once(self, url: URL, offset: int, length: int) -> bytearray:
+    async def _part_once(
+        self, url: URL, offset: int, length: int, take: Callable[[bytes], None], arrival: Arrival
+    ) -> None:
         headers = {"Range": f"bytes={offset}-{offset + length - 1}"}
         async with self._ask(url, headers) as (response, deadline):
             _check_part(response, offset, length)
             self._extend(deadline, length)
-            data = bytearray(length)
-            at = 0
-
-            def place(piece: bytes) -> None:
-                nonlocal at
-                data[at : at + len(piece)] = piece
-                at += len(piece)
-
-            await self._receive(response, length, place)
-            if at != length:
-                raise Unavailable(f"ended after {at} of {length} bytes", place=str(url))
-            return data
+            received = await self._receive(response, length, take, deadline, arrival)
+            if received != length:
+                raise Unavailable(f"ended after {received} of {length} bytes", place=str(url))
 
     @contextlib.asynccontextmanager
     async def _ask(
@@ -148,6 +172,7 @@ class Fetcher:
     ) -> AsyncIterator[tuple[aiohttp.ClientResponse, asyncio.Timeout]]:
         """A checked answer, and the deadline under which all of the request stands."""
         self._meter.add(requests=1)
+        self._meter.begin()
         try:
             async with (
                 asyncio.timeout(self._limits.answer_seconds) as deadline,
@@ -159,23 +184,47 @@ class Fetcher:
             raise Unavailable("answered too slowly", place=str(url)) from error
         except (aiohttp.ClientError, OSError) as error:
             raise Unavailable(_reason(error), place=str(url)) from error
+        finally:
+            self._meter.end()
 
     def _extend(self, deadline: asyncio.Timeout, length: int) -> None:
         seconds = self._limits.answer_seconds + length / self._limits.min_bytes_per_second
         deadline.reschedule(asyncio.get_running_loop().time() + seconds)
 
-    async def _receive(self, response: aiohttp.ClientResponse, limit: int, take: Callable[[bytes], None]) -> None:
+    async def _receive(
+        self,
+        response: aiohttp.ClientResponse,
+        limit: int,
+        take: Callable[[bytes], None],
+        deadline: asyncio.Timeout,
+        arrival: Arrival,
+    ) -> int:
         """Hand the body to `take` piece by piece; raises TooLarge before it would be more than `limit` bytes."""
         received = 0
+        async for piece in response.content.iter_any():
+            received += len(piece)
+            self._meter.add(bytes_downloaded=len(piece))
+            if received > limit:
+                message = f"sends more than the {limit} bytes allowed"
+                raise TooLarge(message, place=str(response.url), hint=_ANOTHER)
+            take(piece)
+            if self._throttle is not None:
+                await self._hold(self._throttle.take(len(piece)), deadline, arrival)
+        return received
+
+    async def _hold(self, seconds: float, deadline: asyncio.Timeout, arrival: Arrival) -> None:
+        """Wait as our own limit on the rate demands, which is no fault of the server's."""
+        when = deadline.when()
+        if not seconds or when is None:
+            return
+        deadline.reschedule(when + seconds)
+        arrival.held = True
+        self._meter.end()
         try:
-            async for piece in response.content.iter_any():
-                received += len(piece)
-                if received > limit:
-                    message = f"sends more than the {limit} bytes allowed"
-                    raise TooLarge(message, place=str(response.url), hint=_ANOTHER)
-                take(piece)
+            await asyncio.sleep(seconds)
         finally:
-            self._meter.add(bytes_downloaded=received)
+            self._meter.begin()
+            arrival.held, arrival.at = False, time.monotonic()
 
 
 def _check_answer(response: aiohttp.ClientResponse, url: URL) -> None:
@@ -206,7 +255,7 @@ def _refuse_status(response: aiohttp.ClientResponse, url: URL) -> NoReturn:
         raise Refused(f"refused the request with status {status}", place=place, hint=_ASK)
     wait = response.headers.get("Retry-After", "")
     if re.fullmatch(r"[0-9]{1,9}", wait):
-        raise _TryLater(f"answered with status {status}", place=place, seconds=int(wait))
+        raise TryLater(f"answered with status {status}", place=place, seconds=int(wait))
     raise Unavailable(f"answered with status {status}", place=place)
 
 

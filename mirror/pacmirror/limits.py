@@ -53,12 +53,13 @@ class ServerLimits:
 class ClientLimits:
     """Bounds of `HttpSource`.
 
-    `parallel`: ranges fetched at once by one iterator, and held in memory before the caller takes them.
+    `parallel`: ranges fetched at once by one iterator, or held in memory before the caller takes them.
     `connect_seconds`: for one connection; `stall_seconds`: without a single byte.
     `answer_seconds`: until an answer's header is there; its body then has as long again plus its length divided by
     `min_bytes_per_second`.
     `attempts`: requests for one thing before it is Unavailable, with pauses of about `backoff_seconds`, twice as long
-    each time, at most `backoff_max_seconds`; a server may ask for at most `retry_after_seconds`.
+    each time, at most `backoff_max_seconds`; a server may ask for at most `retry_after_seconds`. A request that brings at
+    least `continued_bytes` before it breaks off is continued there, and not counted.
     """
 
     parallel: int = 4
@@ -71,4 +72,61 @@ class ClientLimits:
     backoff_max_seconds: float = 10.0
     retry_after_seconds: float = 60.0
     range_bytes: int = 256 * MIB
+    continued_bytes: int = 64 * KIB
     read_buffer_bytes: int = 1 * MIB
+    throttled_buffer_bytes: int = 64 * KIB
+
+
+@dataclass(frozen=True)
+class MirrorLimits:
+    """How work is spread over sources, and how a source that does it badly is treated.
+
+    `connections`: ranges asked of one source at once. `flight_bytes`: of all ranges together that one iterator has asked
+    for and its caller has not taken. A source is asked for as much at once as it brings in `line_seconds`, in ranges of
+    `least_range_bytes` to `most_range_bytes`; the first, of one that was not measured yet, has `first_range_bytes`.
+    `look_ahead`: ranges taken from the caller that wait for a source which has their packs.
+    `attempts`: failures in a row, while nothing comes from any source, after which one is given up for what is asked now.
+    `pause_seconds`: how long one that failed is left alone; each further failure doubles it, up to `pause_max_seconds`, but
+    only `drought_pause_seconds` while nothing comes from any other. `slow_pause_seconds`, `refused_pause_seconds`,
+    `wrong_pause_seconds`: the same for one that is slow, denies or redirects, or gave wrong bytes.
+    `quiet_seconds`: without a byte, after which others are asked too; `stalled_seconds`: after which it is dropped.
+    A source is slow if it brings less than `slow_bytes_per_second`, or less than `slow_share` of the fastest and under
+    `fair_bytes_per_second`, over `slow_after_seconds`. `copies`: of one thing, asked of several sources at once.
+    """
+
+    connections: int = 4
+    flight_bytes: int = 24 * MIB
+    line_seconds: float = 3.0
+    least_range_bytes: int = 256 * KIB
+    first_range_bytes: int = 1 * MIB
+    most_range_bytes: int = 8 * MIB
+    look_ahead: int = 64
+    attempts: int = 4
+    pause_seconds: float = 0.5
+    pause_max_seconds: float = 60.0
+    drought_pause_seconds: float = 5.0
+    slow_pause_seconds: float = 15.0
+    refused_pause_seconds: float = 60.0
+    wrong_pause_seconds: float = 120.0
+    longest_pause_seconds: float = 1800.0
+    quiet_seconds: float = 2.0
+    stalled_seconds: float = 10.0
+    slow_bytes_per_second: int = 16 * KIB
+    slow_share: float = 1 / 32
+    fair_bytes_per_second: int = 1 * MIB
+    slow_after_seconds: float = 5.0
+    copies: int = 3
+
+
+def alone(connections: int) -> MirrorLimits:
+    """The limits of a source that has no others beside it: it counts its attempts itself, and is never left alone."""
+    return MirrorLimits(
+        connections=connections,
+        attempts=1,
+        pause_seconds=0,
+        pause_max_seconds=0,
+        drought_pause_seconds=0,
+        slow_pause_seconds=0,
+        refused_pause_seconds=0,
+        wrong_pause_seconds=0,
+    )

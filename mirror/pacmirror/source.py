@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import queue
 import re
-from concurrent.futures import CancelledError
+import socket
 from typing import TYPE_CHECKING, Self
 
 import aiohttp
 from yarl import URL
 
 from pacmirror.background import BackgroundLoop
-from pacmirror.fetch import Fetcher, Meter
-from pacmirror.limits import ClientLimits
+from pacmirror.dispatch import Dispatch
+from pacmirror.fetch import Fetcher
+from pacmirror.limits import ClientLimits, alone
+from pacmirror.member import Member
+from pacmirror.meter import Meter
+from pacmirror.part import Arrival, Transfer
 from pacmirror.proxies import find_proxy
-from pacstore.errors import Refused, Unavailable, printable
+from pacstore.errors import Refused, printable
 from pacstore.storage import STORE_MARKER, ObjectKind, object_path
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Iterable, Iterator
 
+    from aiohappyeyeballs import AddrInfoType
+
+    from pacmirror.throttle import Throttle
     from pacstore.digest import Bytes
-    from pacstore.source import PackRange, Traffic
+    from pacstore.source import PackRange, SourceState, Traffic
 
 USER_AGENT = "pacball"
 _PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*\Z")
@@ -38,13 +44,26 @@ class HttpSource:
     content encodings are refused. Any number of threads may use it; it owns one thread with an event loop, until `close`.
     """
 
-    def __init__(self, base_url: str, *, limits: ClientLimits | None = None, user_agent: str = USER_AGENT) -> None:
-        """Nothing is sent yet. Raises Refused if `base_url`, or the proxy for it, is not a plain http or https URL."""
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        limits: ClientLimits | None = None,
+        user_agent: str = USER_AGENT,
+        throttle: Throttle | None = None,
+    ) -> None:
+        """Nothing is sent yet. Raises Refused if `base_url`, or the proxy for it, is not a plain http or https URL.
+
+        `throttle` limits the rate; sources may share one.
+        """
         self._base = parse_base_url(base_url)
         self._limits = limits or ClientLimits()
         self._user_agent = user_agent
         self._meter = Meter()
+        self._throttle = throttle
         self._proxy = find_proxy(URL(self._base))
+        self._member = Member(self, alone(self._limits.parallel), throttle)
+        self._dispatch = Dispatch([self._member])
         self._loop = BackgroundLoop(self._session())
 
     @contextlib.asynccontextmanager
@@ -52,17 +71,30 @@ class HttpSource:
         limits = self._limits
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_seconds, sock_read=limits.stall_seconds)
         async with aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=limits.parallel + 4),
+            connector=self._connector(),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Accept-Encoding": "identity", "User-Agent": self._user_agent},
             timeout=timeout,
             auto_decompress=False,
             proxy=self._proxy,
-            read_bufsize=limits.read_buffer_bytes,
+            read_bufsize=limits.read_buffer_bytes if self._throttle is None else limits.throttled_buffer_bytes,
         ) as session:
-            self._fetcher = Fetcher(session, limits, self._meter)
+            self._fetcher = Fetcher(session, limits, self._meter, self._throttle)
             yield
         await asyncio.sleep(0)  # closed transports give back their sockets in the next turn of the loop
+
+    def _connector(self) -> aiohttp.TCPConnector:
+        most = self._limits.parallel + 4
+        if self._throttle is None:
+            return aiohttp.TCPConnector(limit=most)
+        return aiohttp.TCPConnector(limit=most, socket_factory=self._narrow_socket)
+
+    def _narrow_socket(self, address: AddrInfoType) -> socket.socket:
+        """A socket that takes in little before it is read: what the kernel has received is beyond our limit on the rate."""
+        family, kind, protocol, _, _ = address
+        made = socket.socket(family, kind, protocol)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._limits.throttled_buffer_bytes)
+        return made
 
     @property
     def name(self) -> str:
@@ -74,53 +106,45 @@ class HttpSource:
         """The counters as they are now."""
         return self._meter.read()
 
+    def progress(self) -> tuple[int, float]:
+        """Bytes received so far, and for how many seconds at least one request was under way."""
+        return self._meter.progress()
+
+    def states(self) -> tuple[SourceState, ...]:
+        """How this source does."""
+        return (self._member.state(),)
+
+    def range_bytes(self) -> int:
+        """About how long the next range should be, by how fast the line has been."""
+        return self._dispatch.range_bytes
+
     def read(self, path: str, *, limit: int) -> bytes:
         """The whole file at `path` below the base URL, at most `limit` bytes.
 
         Raises NotFound, Corrupt, TooLarge, Refused or Unavailable, as the protocol says.
         """
-        fresh = path == STORE_MARKER or bool(_CHANGING.match(path))
-        return self._loop.call(self._fetcher.whole(self._url(path), limit=limit, fresh=fresh))
+        with self._member.judged():
+            return self._loop.call(self._whole(path, limit, Arrival()))
 
     def ranges(self, wanted: Iterable[PackRange]) -> Iterator[tuple[PackRange, Bytes]]:
-        """The bytes of each range in any order; fetching begins with the first `next`.
+        """The bytes of each range in any order; fetching begins with the first `next`. Raises as `read`."""
+        return self._dispatch.ranges(wanted)
 
-        At most `parallel` ranges are being fetched or wait to be taken. Raises as `read`.
-        """
-        mailbox: queue.SimpleQueue[tuple[PackRange, bytearray] | None] = queue.SimpleQueue()
-        slots = asyncio.Semaphore(self._limits.parallel)
-        job = self._loop.start(self._deliver(wanted, slots, mailbox.put))
-        job.add_done_callback(lambda _: mailbox.put(None))
-        try:
-            while (item := mailbox.get()) is not None:
-                self._loop.soon(slots.release)
-                yield item
-            job.result()
-        except CancelledError as error:
-            raise Unavailable("the source was closed", place=self.name) from error
-        finally:
-            job.cancel()
+    def start_range(self, wanted: PackRange) -> Transfer[Bytes]:
+        """Begin to fetch a range. Raises Unavailable after `close`."""
+        arrival = Arrival()
+        url = self._url(object_path(ObjectKind.PACK, wanted.pack))
+        part = self._fetcher.part(url, offset=wanted.offset, length=wanted.length, arrival=arrival)
+        return Transfer(self._loop.start(part), arrival)
 
-    async def _deliver(
-        self,
-        wanted: Iterable[PackRange],
-        slots: asyncio.Semaphore,
-        put: Callable[[tuple[PackRange, bytearray]], None],
-    ) -> None:
-        waiting = iter(wanted)
+    def start_read(self, path: str, *, limit: int) -> Transfer[bytes]:
+        """Begin to read a file. Raises Unavailable after `close`."""
+        arrival = Arrival()
+        return Transfer(self._loop.start(self._whole(path, limit, arrival)), arrival)
 
-        async def work() -> None:
-            for one in waiting:
-                await slots.acquire()
-                url = self._url(object_path(ObjectKind.PACK, one.pack))
-                put((one, await self._fetcher.part(url, offset=one.offset, length=one.length)))
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self._limits.parallel):
-                    group.create_task(work())
-        except ExceptionGroup as group_of_errors:
-            raise group_of_errors.exceptions[0] from None  # the others failed, or were cancelled, with it
+    async def _whole(self, path: str, limit: int, arrival: Arrival) -> bytes:
+        fresh = path == STORE_MARKER or bool(_CHANGING.match(path))
+        return await self._fetcher.whole(self._url(path), limit=limit, fresh=fresh, arrival=arrival)
 
     def _url(self, path: str) -> URL:
         if not _PATH.match(path):

@@ -16,16 +16,21 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def start_thread(work: Callable[[], T], *, name: str) -> asyncio.Future[T]:
-    """The result of `work`, to be awaited in this loop. The thread goes on when nobody does, and ends with the process."""
+def run_in_thread(work: Callable[[], T], *, name: str) -> Future[T]:
+    """The result of `work`, which cannot be cancelled. The thread goes on when nobody waits, and ends with the process."""
     result: Future[T] = Future()
 
     def run() -> None:
         try:
             result.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
+        except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
             result.set_exception(error)
 
     result.set_running_or_notify_cancel()
     Thread(target=run, name=name, daemon=True).start()
-    return asyncio.wrap_future(result)
+    return result
+
+
+def start_thread(work: Callable[[], T], *, name: str) -> asyncio.Future[T]:
+    """Like `run_in_thread`; to be awaited in this loop."""
+    return asyncio.wrap_future(run_in_thread(work, name=name))

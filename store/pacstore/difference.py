@@ -53,7 +53,7 @@ def compare(old: Documents, new: Documents, placement: Placement) -> Difference:
         chunks_shared=int(shared.sum()),
         bytes_new=int(wanted.lengths[missing].sum(dtype=np.int64)),
         bytes_to_download=fetch.bytes + documents,
-        requests=len(fetch.ranges) + 3,
+        requests=fetch.requests + 3,
     )
 
 

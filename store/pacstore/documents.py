@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from collections import Counter
 from contextlib import closing
 from io import UnsupportedOperation
 from typing import BinaryIO
@@ -12,7 +13,7 @@ from pacstore.durable import wrapped
 from pacstore.errors import Corrupt
 from pacstore.manifest import Manifest
 from pacstore.placement import Placement, placement_name
-from pacstore.source import Source
+from pacstore.source import Source, blame
 from pacstore.storage import DocumentKind, DocumentStorage, ObjectKind, ObjectStorage, document_path, object_path
 from pacstore.trust.targets import CatalogRelease, SignedDocument
 
@@ -52,16 +53,21 @@ def read_provenance(storage: ObjectStorage, entry: CatalogRelease) -> bytes | No
 
 
 def fetch_signed(source: Source, path: str, signed: SignedDocument) -> bytes:
-    """The public file at `path`, which is the document `signed`. Raises Corrupt, TooLarge and what the source raises."""
-    for _ in range(FETCH_ATTEMPTS):
+    """The public file at `path`, which is the document `signed`. Raises Corrupt, TooLarge and what the source raises.
+
+    A source of several parts is told which of its answers are wrong, and asked again until one part has been wrong twice.
+    """
+    wrong: Counter[str] = Counter()
+    while True:
         data = source.read(path, limit=signed.length)
         if signed.matches(data):
             return data
-    raise Corrupt(
-        "is not what the catalog signs",
-        place=f"{source.name}: {path}",
-        hint="try another source, and tell its operator",
-    )
+        error = Corrupt("is not what the catalog signs", place=path)
+        giver = blame(source, path, error)
+        wrong[giver] += 1
+        if wrong[giver] >= FETCH_ATTEMPTS:
+            hint = "try another source, and tell its operator"
+            raise Corrupt(error.message, place=f"{giver}: {path}", hint=hint)
 
 
 def _map(file: BinaryIO, length: int) -> Bytes:

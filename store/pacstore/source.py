@@ -10,6 +10,8 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from pacstore.errors import Unavailable
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -64,6 +66,10 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Release connections. May be repeated."""
+
+
+class PerhapsAbsent(Unavailable):
+    """Some of several sources definitely do not have it; the others could not be asked, or gave something else."""
 
 
 class Condition(enum.StrEnum):

@@ -36,7 +36,7 @@ from pacstore.install.writeback import writing_back
 from pacstore.install.writer import Writer
 from pacstore.placement import Placement
 from pacstore.progress import Progress
-from pacstore.source import Source
+from pacstore.source import PerhapsAbsent, Source
 from pacstore.storage import Clock
 from pacstore.trust.targets import CatalogRelease
 
@@ -169,8 +169,8 @@ class Building:
         for name in ended:
             remove_attempt(self.root, name)
 
-    def _replaced(self, wanted: Wanted) -> Callable[[NotFound], Placement]:
-        def replaced(error: NotFound) -> Placement:
+    def _replaced(self, wanted: Wanted) -> Callable[[NotFound | PerhapsAbsent], Placement]:
+        def replaced(error: NotFound | PerhapsAbsent) -> Placement:
             self.release = refreshed(self.release, self.refresh, error)
             return fetch_placement(self.source, self.release, wanted.manifest)
 

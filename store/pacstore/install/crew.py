@@ -47,15 +47,16 @@ class Crew(Generic[Tools]):
 
     def give(self, job: Callable[[Tools], None]) -> None:
         """Have `job` done soon; waits while enough is waiting. Raises the first error of any job before."""
-        self._tell()
+        self.check()
         self._queue.put(job)
 
     def finish(self) -> None:
         """Return when all jobs given are done. Raises the first error of any."""
         self._queue.join()
-        self._tell()
+        self.check()
 
-    def _tell(self) -> None:
+    def check(self) -> None:
+        """Raise the first error of any job."""
         if self._error is not None:
             raise self._error
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from pacstore.attributes import Attributes
-from pacstore.digest import Digest
+from pacstore.documents import fetch_signed
 from pacstore.errors import Corrupt, NotFound, Refused
 from pacstore.manifest import Manifest
 from pacstore.placement import Placement, placement_name
-from pacstore.source import Source
+from pacstore.source import PerhapsAbsent, Source
 from pacstore.storage import DocumentKind, ObjectKind, document_path, object_path
-from pacstore.trust.targets import CatalogRelease, SignedDocument
+from pacstore.trust.targets import CatalogRelease
 
 Refresh = Callable[[], CatalogRelease]
 """Asks the catalog again for the same release."""
-
-ATTEMPTS = 2
-"""How often a document is asked for while what arrives is not what was signed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +30,12 @@ class Documents:
 
 def fetch_documents(source: Source, release: CatalogRelease) -> Documents:
     """Manifest and attributes of `release`. Raises Corrupt, TooLarge, NewerFormat and what the source raises."""
-    manifest_bytes = _read_signed(source, object_path(ObjectKind.MANIFEST, release.manifest.digest), release.manifest)
+    manifest_bytes = fetch_signed(source, object_path(ObjectKind.MANIFEST, release.manifest.digest), release.manifest)
     manifest = Manifest.parse(manifest_bytes, place=f"the manifest of {release.release}")
     if manifest.tree.digest != release.tree_digest:
         raise Corrupt("is not of the tree that the catalog names", place=f"the manifest of {release.release}")
     path = object_path(ObjectKind.ATTRIBUTES, release.attributes.digest)
-    attributes_bytes = _read_signed(source, path, release.attributes)
+    attributes_bytes = fetch_signed(source, path, release.attributes)
     attributes = Attributes.parse(attributes_bytes, manifest.tree, place=f"the attributes of {release.release}")
     return Documents(manifest_bytes, attributes_bytes, manifest, attributes)
 
@@ -47,7 +43,7 @@ def fetch_documents(source: Source, release: CatalogRelease) -> Documents:
 def fetch_placement(source: Source, release: CatalogRelease, manifest: Manifest) -> Placement:
     """The placement that the catalog names. Raises as `fetch_documents` does; NotFound when it was replaced."""
     name = placement_name(release.release, release.placement_number)
-    data = _read_signed(source, document_path(DocumentKind.PLACEMENT, name), release.placement)
+    data = fetch_signed(source, document_path(DocumentKind.PLACEMENT, name), release.placement)
     placement = Placement.parse(data, manifest, place=f"the placement {name}")
     if (placement.release, placement.number) != (release.release, release.placement_number):
         raise Corrupt("belongs to another release or has another number", place=f"the placement {name}")
@@ -61,12 +57,12 @@ def fetch_all(
     documents = fetch_documents(source, release)
     try:
         return documents, fetch_placement(source, release, documents.manifest), release
-    except NotFound as error:
+    except (NotFound, PerhapsAbsent) as error:
         newer = refreshed(release, refresh, error)
         return documents, fetch_placement(source, newer, documents.manifest), newer
 
 
-def refreshed(release: CatalogRelease, refresh: Refresh | None, error: NotFound) -> CatalogRelease:
+def refreshed(release: CatalogRelease, refresh: Refresh | None, error: NotFound | PerhapsAbsent) -> CatalogRelease:
     """The release with a newer placement. Raises `error` where there is none, Refused where the release changed."""
     if refresh is None:
         raise error
@@ -76,19 +72,3 @@ def refreshed(release: CatalogRelease, refresh: Refresh | None, error: NotFound)
     if newer.placement_number <= release.placement_number:
         raise error
     return newer
-
-
-def _read_signed(source: Source, path: str, signed: SignedDocument) -> bytes:
-    for _ in range(ATTEMPTS):
-        data = source.read(path, limit=signed.length)
-        if (
-            len(data) == signed.length
-            and hashlib.sha256(data).digest() == signed.sha256
-            and Digest.of(data) == signed.digest
-        ):
-            return data
-    raise Corrupt(
-        "is not what the catalog signs",
-        place=f"{source.name}: {path}",
-        hint="try another source, and tell its operator",
-    )

@@ -14,7 +14,8 @@ from pacstore.limits import KIB, MIB
 class InstallOptions:
     """Everything has a good default.
 
-    `workers`: threads that decode, verify and write. `range_bytes`: about how long a range is at most; `gap_bytes`: frames of
+    `workers`: threads that decode, verify and write. `range_bytes`: about how long a range is at most;
+    `unwritten_bytes`: of ranges that have come and are not written yet, at most, if it is more than one; `gap_bytes`: frames of
     one pack that are no further apart are asked for together. `open_directories`: descriptors a thread keeps; `open_files`:
     unfinished files kept open by all of them. `seeds`: of how many installed releases chunks are looked for at most;
     `seed_directories`: other directories to look in, which pacball need not have made.
@@ -24,6 +25,7 @@ class InstallOptions:
 
     workers: int = 2
     range_bytes: int = 8 * MIB
+    unwritten_bytes: int = 16 * MIB
     gap_bytes: int = 256 * KIB
     open_directories: int = 128
     open_files: int = 64

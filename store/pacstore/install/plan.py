@@ -87,7 +87,7 @@ def make_plan(
         bytes_of_documents=release.manifest.length + release.attributes.length + release.placement.length,
         bytes_reused=sum(seed.bytes for seed in reuse),
         reuse=reuse,
-        requests=len(fetch.ranges),
+        requests=fetch.requests,
         disk_bytes=max(disk_bytes - seeds.bytes_taken_over, 0),
         disk_bytes_after=disk_bytes,
         disk_bytes_free=free.bytes,

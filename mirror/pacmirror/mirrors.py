@@ -1,0 +1,219 @@
+"""MirrorList: several stores with the same content, at URLs and in directories, seen as one source.
+
+Nothing fails, and nothing waits for long, as long as one of them is good. That something is absent is said only when all of
+them say so. Whoever verifies what comes says with `blame` what was wrong; then another one is asked.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections import OrderedDict
+from contextlib import suppress
+from functools import partial
+from threading import Lock
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from pacmirror.dispatch import Dispatch
+from pacmirror.limits import ClientLimits, MirrorLimits
+from pacmirror.member import Member
+from pacmirror.part import Arrival, PartSource, Transfer
+from pacmirror.reading import Reading
+from pacmirror.threads import run_in_thread
+from pacstore.errors import NotFound, PacballError, Refused
+from pacstore.source import PackRange, Traffic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from concurrent.futures import Future
+
+    from pacmirror.part import Part
+    from pacmirror.throttle import Throttle
+    from pacstore.digest import Bytes
+    from pacstore.source import Source, SourceState
+
+LIST_LIMITS = ClientLimits(connect_seconds=5.0, stall_seconds=10.0, answer_seconds=20.0, attempts=1)
+"""For each `HttpSource` of a list: it is asked once, since then others can be."""
+_REMEMBERED_GIVERS = 4_096
+_EXAMINED_SECONDS = 3.0
+T = TypeVar("T")
+
+
+class MirrorList:
+    """Sources as one, as the protocol `pacstore.source.Source` demands. It owns its parts. Any number of threads may use it."""
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        *,
+        examine: Callable[[Source], None] | None = None,
+        limits: MirrorLimits | None = None,
+        throttle: Throttle | None = None,
+    ) -> None:
+        """Nothing is asked yet. Raises Refused if there is none, or one twice.
+
+        `examine` raises for a source that must not be used; it is called with each before anything else is asked of it.
+        """
+        names = [part.name for part in parts]
+        if not parts or len(set(names)) < len(names):
+            raise Refused("names the same source twice" if parts else "names no source", place=", ".join(names))
+        self._parts: list[Part] = [_Examined(part, examine) for part in parts] if examine is not None else [*parts]
+        self._members = [Member(part, limits or MirrorLimits(), throttle) for part in self._parts]
+        self._givers: OrderedDict[PackRange | str, Member] = OrderedDict()
+        self._lock = Lock()
+        self._dispatch = Dispatch(self._members, given=self._remember)
+
+    @property
+    def name(self) -> str:
+        """The first source, and how many others."""
+        others = len(self._members) - 1
+        return f"{self._members[0].name} and {others} more" if others else self._members[0].name
+
+    @property
+    def traffic(self) -> Traffic:
+        """That of all together."""
+        all_ = [part.traffic for part in self._parts]
+        return Traffic(
+            sum(one.bytes_downloaded for one in all_),
+            sum(one.requests for one in all_),
+            sum(one.retries for one in all_),
+        )
+
+    def states(self) -> tuple[SourceState, ...]:
+        """How each source does, in the order in which they were given."""
+        return tuple(member.state() for member in self._members)
+
+    def range_bytes(self) -> int:
+        """About how long the next range should be that is taken from the caller of `ranges`."""
+        return self._dispatch.range_bytes
+
+    def examine(self) -> None:
+        """Examine all sources at once; those that take long while another one has passed are examined when they answer."""
+        started = self._members[0].clock()
+        ended: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        left = 0
+        for member in self._members:
+            if isinstance(member.part, _Examined):
+                left += 1
+                member.part.examine().result.add_done_callback(partial(_judge, member, ended))
+        passed = False
+        while left and not (passed and self._members[0].clock() > started + _EXAMINED_SECONDS):
+            with suppress(queue.Empty):
+                passed = ended.get(timeout=_EXAMINED_SECONDS / 10) or passed
+                left -= 1
+
+    def singles(self) -> list[Single]:
+        """Each source by itself, those first that may be asked now; for what must come from one source as a whole."""
+        return [Single(member) for member in sorted(self._members, key=lambda member: member.pause_left() > 0)]
+
+    def read(self, path: str, *, limit: int) -> bytes:
+        """The whole file at `path`, from the first source that has it. Raises what all of them together say."""
+        data, member = Reading(self._members, path, limit=limit).result()
+        self._remember(path, member)
+        return data
+
+    def ranges(self, wanted: Iterable[PackRange]) -> Iterator[tuple[PackRange, Bytes]]:
+        """The bytes of each range in any order, from all sources at once, by their speed. Raises as `read`."""
+        return self._dispatch.ranges(wanted)
+
+    def blame(self, given: PackRange | str, error: PacballError) -> str:
+        """The name of the source that gave what was wrong: it is left alone for long, and for this asked last."""
+        with self._lock:
+            member = self._givers.get(given)
+        if member is None:
+            return self.name
+        member.gave_wrong(given, error)
+        return member.name
+
+    def close(self) -> None:
+        """End all that is under way. May be repeated."""
+        for part in self._parts:
+            part.close()
+
+    def _remember(self, given: PackRange | str, member: Member) -> None:
+        with self._lock:
+            self._givers[given] = member
+            self._givers.move_to_end(given)
+            if len(self._givers) > _REMEMBERED_GIVERS:
+                self._givers.popitem(last=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _judge(member: Member, ended: queue.SimpleQueue[bool], result: Future[None]) -> None:
+    try:
+        with member.judged():
+            result.result()
+    except PacballError:
+        ended.put(False)
+    else:
+        ended.put(True)
+
+
+class Single(PartSource):
+    """One source of a list, by itself. How it does counts for the list."""
+
+    def __init__(self, member: Member) -> None:
+        super().__init__(member.part)
+        self._member = member
+
+    def wait(self, transfer: Transfer[T]) -> T:
+        with self._member.judged():
+            return super().wait(transfer)
+
+    def fail(self, error: PacballError) -> None:
+        """What it gave is of no use, for reasons that its reader knows: it is asked after others from now on."""
+        self._member.failed(error)
+
+
+class _Examined:
+    """A part of which nothing is asked before it was examined, which is done in a thread, and again if it failed to answer."""
+
+    def __init__(self, part: Part, examine: Callable[[Source], None]) -> None:
+        self.name = part.name
+        self._part = part
+        self._source = PartSource(part)
+        self._examine = examine
+        self._lock = Lock()
+        self._passed = False
+
+    @property
+    def traffic(self) -> Traffic:
+        return self._part.traffic
+
+    def progress(self) -> tuple[int, float]:
+        return self._part.progress()
+
+    def start_range(self, wanted: PackRange) -> Transfer[Bytes]:
+        if self._passed:
+            return self._part.start_range(wanted)
+        return self._after_examination(lambda: self._source.wait(self._part.start_range(wanted)))
+
+    def start_read(self, path: str, *, limit: int) -> Transfer[bytes]:
+        if self._passed:
+            return self._part.start_read(path, limit=limit)
+        return self._after_examination(lambda: self._source.wait(self._part.start_read(path, limit=limit)))
+
+    def close(self) -> None:
+        self._part.close()
+
+    def examine(self) -> Transfer[None]:
+        """Begin to examine it, unless it has passed; the result raises why it must not be used."""
+        return self._after_examination(lambda: None)
+
+    def _after_examination(self, then: Callable[[], T]) -> Transfer[T]:
+        def work() -> T:
+            with self._lock:
+                if not self._passed:
+                    try:
+                        self._examine(self._source)
+                    except NotFound as error:
+                        # Nothing is said by it about what was to be asked.
+                        raise Refused(error.message, place=error.place, hint=error.hint) from error
+                    self._passed = True
+            return then()
+
+        return Transfer(run_in_thread(work, name="pacball-examine"), Arrival())

@@ -1,0 +1,39 @@
+"""Verdict: one error that says why none of several sources gave what was asked of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pacstore.errors import Corrupt, NotFound, PacballError, Refused, TooLarge, Unavailable, Untrusted
+from pacstore.source import PerhapsAbsent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_KINDS = (Unavailable, Corrupt, TooLarge, Untrusted, Refused)
+_HINTS = {
+    Unavailable: "try again later, or name more sources",
+    PerhapsAbsent: "try again later, or name more sources",
+    NotFound: "name a source that has it",
+}
+_OTHERS = "name other sources, and tell the operators of these"
+
+
+def all_failed(what: object, errors: Mapping[str, PacballError]) -> PacballError:
+    """The error for `what`, which no source gave. `errors`: why, by the sources' names.
+
+    NotFound only if every one says so: an error is no absence. If any may succeed later, Unavailable.
+    """
+    causes = list(errors.values())
+    if len(causes) == 1:
+        return causes[0]
+    found = [kind for kind in _KINDS if any(isinstance(cause, kind) for cause in causes)]
+    absent = [isinstance(cause, NotFound) for cause in causes]
+    kind: type[PacballError] = NotFound if all(absent) else PerhapsAbsent if any(absent) else found[0]
+    reasons = "; ".join(f"{name}: {_reason(name, cause)}" for name, cause in errors.items())
+    return kind(f"none of {len(causes)} sources gives it: {reasons}", place=str(what), hint=_HINTS.get(kind, _OTHERS))
+
+
+def _reason(name: str, cause: PacballError) -> str:
+    place = cause.place.removeprefix(name).lstrip("/")
+    return f"{place} {cause.message}".strip() if place and name not in cause.message else cause.message
