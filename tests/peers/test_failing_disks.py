@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e import trees
 from tests.peers.conftest import OLD
-from tests.peers.programs import program
+from tests.peers.injection import injecting
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(240)]
 
@@ -27,16 +27,9 @@ INSTALLING = {
 }
 
 
-def failing(calls, number):
-    """What makes the `number`-th of these system calls of each thread fail, and all later ones work."""
-    names = calls.partition(":")[0]
-    inject = f"inject={calls}:when={number}"
-    return (program("strace"), "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-e", f"trace={names}", "-e", inject)
-
-
 def run_failing(site, words, calls, number):
     """Whether the command succeeded all the same; if not, it says so clearly."""
-    done = site.run(*words, before=failing(calls, number))
+    done = site.run(*words, before=injecting(*calls.split(":"), number))
     assert done.code in (0, 6), (calls, number, done.err)
     if done.code == 6:
         # SQLite calls everything that it does not expect a disk I/O error.

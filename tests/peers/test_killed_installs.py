@@ -6,7 +6,6 @@ What an interruption costs is counted outside of the installer, at the line to t
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import sys
@@ -18,7 +17,8 @@ import pytest
 from tests.e2e import trees
 from tests.e2e.line import line_to
 from tests.e2e.site import Outcome, Site
-from tests.peers.programs import call, program
+from tests.peers.injection import counted, counting, injecting
+from tests.peers.programs import call
 from tests.seeds import seeded
 
 pytestmark = pytest.mark.peers
@@ -159,17 +159,6 @@ def prepared(request, site, small, tmp_path):
     return request.param, make
 
 
-def counted(site, words, log):
-    """How often a thread makes each system call when the command runs undisturbed: the most of any thread."""
-    names = ",".join(CALLS)
-    site.ok(*words, before=(program("strace"), "-f", "-qq", "-o", log, "-e", f"trace={names}"))
-    made = Counter(re.findall(r"^(\d+) +(\w+)\(", log.read_text(), re.MULTILINE))
-    most = Counter()
-    for (_, name), number in made.items():
-        most[name] = max(most[name], number)
-    return most
-
-
 @pytest.mark.timeout(300)
 def test_an_install_that_is_killed_in_chosen_system_calls(site, small, prepared, tmp_path):
     store, published = small
@@ -177,13 +166,12 @@ def test_an_install_that_is_killed_in_chosen_system_calls(site, small, prepared,
     words = lambda root: ("install", release, "--from", store, "--root", root)  # noqa: E731
     moments = seeded(release)
     killed = 0
-    for name, most in counted(site, words(make("counted")), tmp_path / "log").items():
+    site.ok(*words(make("counted")), before=counting(CALLS, tmp_path / "log"))
+    for name, most in counted(tmp_path / "log").items():
         # In the last call of its kind as often as in any other.
         number = moments.choice((most, moments.randint(1, most)))
         root = make(f"{name}-{number}")
-        inject = f"inject={name}:signal=KILL:when={number}"
-        strace = (program("strace"), "-f", "-qq", "-o", "/dev/null", "-e", f"trace={name}", "-e", inject)
-        done = site.run(*words(root), before=strace)
+        done = site.run(*words(root), before=injecting(name, "signal=KILL", number))
         assert done.code in (0, -9, 137), (name, number, done.err)
         killed += done.code != 0
         check_root(root, published)
