@@ -16,7 +16,8 @@ from pathlib import Path
 
 from paccli.options import TrustOptions
 from paccli.output import Output
-from paccli.places import Settings, load_settings, roots_dirs, state_dir
+from paccli.places import roots_dirs, state_dir
+from paccli.settings import Settings, load_settings
 from pacstore.directory_source import DirectorySource
 from pacstore.errors import Corrupt, NotFound, Refused, Untrusted
 from pacstore.install.trust import Mode, Trust
@@ -82,13 +83,13 @@ def opening(where: str | None, trust: TrustOptions, output: Output) -> Iterator[
     trust.check()
     as_of = trust.as_of_seconds()
     settings = load_settings()
-    where = where or settings.source
+    where = where or next(iter(settings.sources), None)
     if not where:
         raise Refused(
-            "no source is given", place="--from", hint="name a store directory or URL, or set source in config.toml"
+            "no source is given", place="--from", hint="name a store directory or URL, or set sources in config.toml"
         )
     store = None if "://" in where else Path(where)
-    with closing(_source(where, store)) as source:
+    with closing(_source(where, store, settings)) as source:
         _check_store(source)
         anchor = _anchor(source, store, trust, settings, output)
         warn = _once(output)
@@ -113,14 +114,16 @@ def _once(output: Output) -> Callable[[str], None]:
     return warn
 
 
-def _source(where: str, store: Path | None) -> Source:
+def _source(where: str, store: Path | None, settings: Settings) -> Source:
     if store is not None:
         if not store.is_dir():
             raise NotFound("is no directory", place=where, hint="name a store directory or an http(s) URL")
         return DirectorySource(store)
-    from pacmirror.source import HttpSource  # noqa: PLC0415 - aiohttp takes longer to import than a local command to run
+    # aiohttp takes longer to import than a local command to run.
+    from paccli.network import limits_of, surroundings_of  # noqa: PLC0415
+    from pacmirror.source import HttpSource  # noqa: PLC0415
 
-    return HttpSource(where)
+    return HttpSource(where, limits=limits_of(settings), surroundings=surroundings_of(settings))
 
 
 def _check_store(source: Source) -> None:

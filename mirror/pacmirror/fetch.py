@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 import re
 import time
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import aiohttp
 
+from pacmirror.reasons import explain
 from pacstore.errors import Corrupt, NotFound, Refused, TooLarge, Unavailable, printable
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ _GONE = frozenset({404, 410})
 _FORBIDDEN = frozenset({401, 403, 407})
 _WEB_PAGES = frozenset({"text/html", "application/xhtml+xml"})
 _ANOTHER = "use another source, and tell the operator of this one"
-_ASK = "ask its operator for access, or use another source"
+_ASK = "ask its operator for access, and name the token that you get in config.toml; or use another source"
+_LOGIN = "log in to this network in a browser, if it wants that"
+_FINAL = f"give the final URL; or {_LOGIN}"
 _random = random.SystemRandom()
 
 
@@ -50,12 +52,19 @@ class Fetcher:
     """Fetches in one event loop, through one session that follows no redirects and decodes nothing."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, limits: ClientLimits, meter: Meter, throttle: Throttle | None = None
+        self,
+        session: aiohttp.ClientSession,
+        limits: ClientLimits,
+        meter: Meter,
+        throttle: Throttle | None = None,
+        *,
+        proxy: str = "",
     ) -> None:
         self._session = session
         self._limits = limits
         self._meter = meter
         self._throttle = throttle
+        self._proxy = proxy
 
     async def whole(self, url: URL, *, limit: int, fresh: bool, arrival: Arrival) -> bytes:
         """The file at `url`, at most `limit` bytes; `fresh` asks caches to look again. `arrival` is told what comes.
@@ -132,7 +141,7 @@ class Fetcher:
                 if failures >= self._limits.attempts:
                     if failures == 1:  # whoever asks counts, and knows what to do next
                         raise
-                    hint = "try again later, or another source"
+                    hint = "; ".join(filter(None, (error.hint, "try again later, or another source")))
                     raise Unavailable(f"{error.message}, {failures} times", place=str(url), hint=hint) from error
                 await asyncio.sleep(self._pause(max(failures - 1, 0), error))
                 self._meter.add(retries=1)
@@ -180,10 +189,8 @@ class Fetcher:
             ):
                 _check_answer(response, url)
                 yield response, deadline
-        except TimeoutError as error:
-            raise Unavailable("answered too slowly", place=str(url)) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise Unavailable(_reason(error), place=str(url)) from error
+            raise explain(error, place=str(url), proxy=self._proxy) from error
         finally:
             self._meter.end()
 
@@ -237,7 +244,7 @@ def _check_answer(response: aiohttp.ClientResponse, url: URL) -> None:
         raise Corrupt(message, place=str(url), hint=_ANOTHER)
     if response.content_type in _WEB_PAGES:
         message = "answered with a web page; is this the base URL of a pacball store?"
-        raise Corrupt(message, place=str(url), hint="check the URL, or use another source")
+        raise Corrupt(message, place=str(url), hint=f"check the URL; or {_LOGIN}")
 
 
 def _refuse_status(response: aiohttp.ClientResponse, url: URL) -> NoReturn:
@@ -246,9 +253,11 @@ def _refuse_status(response: aiohttp.ClientResponse, url: URL) -> NoReturn:
         raise NotFound(f"is not there (status {status})", place=place, hint="use another source")
     if status < 400:
         target = printable(response.headers.get("Location", "")[:200])
-        raise Refused(f"redirects to '{target}', which is not followed", place=place, hint="give the final URL")
+        raise Refused(f"redirects to '{target}', which is not followed", place=place, hint=_FINAL)
     if status == 416:
         raise Corrupt("is shorter than the range asked for", place=place, hint=_ANOTHER)
+    if status == 511:
+        raise Refused("this network wants a login first (status 511)", place=place, hint=_LOGIN)
     if status in _FORBIDDEN:
         raise Refused(f"denies access (status {status})", place=place, hint=_ASK)
     if status < 500 and status not in _PASSING:
@@ -286,16 +295,3 @@ def _check_part(response: aiohttp.ClientResponse, offset: int, length: int) -> N
         raise Corrupt(message, place=place, hint=_ANOTHER)
     if announced is not None and announced != length:
         raise Corrupt(f"announces {announced} bytes for a range of {length}", place=place, hint=_ANOTHER)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
-        return "shows no certificate that is trusted here (SSL_CERT_FILE names others)"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        number = error.os_error.errno or 0
-        return f"cannot be connected to: {os.strerror(number) if number > 0 else printable(str(error.os_error))}"
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return "the connection ended before the body did"
-    if isinstance(error, aiohttp.ServerDisconnectedError | OSError):
-        return "the connection was lost"
-    return f"did not answer in HTTP ({type(error).__name__})"

@@ -12,13 +12,15 @@ import aiohttp
 from yarl import URL
 
 from pacmirror.background import BackgroundLoop
+from pacmirror.base_url import parse_base_url
 from pacmirror.dispatch import Dispatch
 from pacmirror.fetch import Fetcher
 from pacmirror.limits import ClientLimits, alone
 from pacmirror.member import Member
 from pacmirror.meter import Meter
 from pacmirror.part import Arrival, Transfer
-from pacmirror.proxies import find_proxy
+from pacmirror.resolver import Resolver
+from pacmirror.surroundings import Surroundings
 from pacstore.errors import Refused, printable
 from pacstore.storage import STORE_MARKER, ObjectKind, object_path
 
@@ -34,14 +36,14 @@ if TYPE_CHECKING:
 USER_AGENT = "pacball"
 _PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*\Z")
 _CHANGING = re.compile(r"holdings/|catalog/(?![0-9])")
-_EXAMPLE = "write for example https://mirror.example.org/pacball"
 
 
 class HttpSource:
     """A store at a base URL, as the protocol `pacstore.source.Source` demands.
 
-    `http_proxy`, `https_proxy`, `no_proxy` and `SSL_CERT_FILE` are taken from the environment. Redirects, cookies and
-    content encodings are refused. Any number of threads may use it; it owns one thread with an event loop, until `close`.
+    `surroundings` say what is in between: proxies, authorities, tokens; by default what the environment names. Redirects,
+    cookies and content encodings are refused. Any number of threads may use it; it owns one thread with an event loop,
+    until `close`.
     """
 
     def __init__(
@@ -51,8 +53,9 @@ class HttpSource:
         limits: ClientLimits | None = None,
         user_agent: str = USER_AGENT,
         throttle: Throttle | None = None,
+        surroundings: Surroundings | None = None,
     ) -> None:
-        """Nothing is sent yet. Raises Refused if `base_url`, or the proxy for it, is not a plain http or https URL.
+        """Nothing is sent yet. Raises Refused if `base_url` is no http or https URL, and as `Surroundings.access`.
 
         `throttle` limits the rate; sources may share one.
         """
@@ -61,7 +64,7 @@ class HttpSource:
         self._user_agent = user_agent
         self._meter = Meter()
         self._throttle = throttle
-        self._proxy = find_proxy(URL(self._base))
+        self._access = (surroundings or Surroundings()).access(self._base)
         self._member = Member(self, alone(self._limits.parallel), throttle)
         self._dispatch = Dispatch([self._member])
         self._loop = BackgroundLoop(self._session())
@@ -73,21 +76,23 @@ class HttpSource:
         async with aiohttp.ClientSession(
             connector=self._connector(),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"Accept-Encoding": "identity", "User-Agent": self._user_agent},
+            headers={"Accept-Encoding": "identity", "User-Agent": self._user_agent, **self._access.headers},
             timeout=timeout,
             auto_decompress=False,
-            proxy=self._proxy,
+            proxy=self._access.route.proxy,
             read_bufsize=limits.read_buffer_bytes if self._throttle is None else limits.throttled_buffer_bytes,
         ) as session:
-            self._fetcher = Fetcher(session, limits, self._meter, self._throttle)
+            self._fetcher = Fetcher(session, limits, self._meter, self._throttle, proxy=self._access.route.proxy_name)
             yield
         await asyncio.sleep(0)  # closed transports give back their sockets in the next turn of the loop
 
     def _connector(self) -> aiohttp.TCPConnector:
-        most = self._limits.parallel + 4
-        if self._throttle is None:
-            return aiohttp.TCPConnector(limit=most)
-        return aiohttp.TCPConnector(limit=most, socket_factory=self._narrow_socket)
+        return aiohttp.TCPConnector(
+            limit=self._limits.parallel + 4,
+            resolver=Resolver(),
+            ssl=self._access.context or True,
+            socket_factory=None if self._throttle is None else self._narrow_socket,
+        )
 
     def _narrow_socket(self, address: AddrInfoType) -> socket.socket:
         """A socket that takes in little before it is read: what the kernel has received is beyond our limit on the rate."""
@@ -160,19 +165,3 @@ class HttpSource:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def parse_base_url(text: str) -> str:
-    """A base URL in its normal form, without a slash at the end. Raises Refused, which says what is wrong with it."""
-    try:
-        url = URL(text)
-        port = url.port
-    except ValueError:
-        url, port = URL(), None
-    if url.scheme not in ("http", "https") or not url.host or not port or not text.isprintable():
-        raise Refused("is not an http or https URL", place=printable(text[:200]), hint=_EXAMPLE)
-    if url.user is not None or url.password is not None:
-        raise Refused("the base URL may not hold a user or password", place=str(url.origin()), hint=_EXAMPLE)
-    if "?" in text or "#" in text:
-        raise Refused("a base URL has no '?' or '#'", place=printable(text[:200]), hint=_EXAMPLE)
-    return str(url).rstrip("/")

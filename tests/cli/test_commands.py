@@ -235,7 +235,7 @@ def test_settings(pacball, store, tmp_path):
     assert pacball.json("install", OLD)["release"] == OLD
     for text, fault in (
         ("nonsense = 1", "known are"),
-        ("source = 1", "known are"),
+        ("source = 1", "must be a text"),
         ("=", "not TOML"),
         ("\0", "not TOML"),
     ):

@@ -131,9 +131,12 @@ def _source(where: str | None) -> Iterator[Source | None]:
 
     source: Source
     if "://" in where:
+        from paccli.network import limits_of, surroundings_of  # noqa: PLC0415
+        from paccli.settings import load_settings  # noqa: PLC0415
         from pacmirror.source import HttpSource  # noqa: PLC0415
 
-        source = HttpSource(where)
+        settings = load_settings()
+        source = HttpSource(where, limits=limits_of(settings), surroundings=surroundings_of(settings))
     else:
         source = DirectorySource(Path(where))
     with closing(source):

@@ -58,9 +58,9 @@ def install(
     """Install a release under a root and switch to it; what was interrupted continues."""
     with reporting(as_json=as_json, progress=progress) as output:
         from paccli.owners import find_owner  # noqa: PLC0415
-        from paccli.places import load_settings  # noqa: PLC0415
         from paccli.progress import showing  # noqa: PLC0415
         from paccli.seeding import find_seed_directories  # noqa: PLC0415
+        from paccli.settings import load_settings  # noqa: PLC0415
         from paccli.sources import opening  # noqa: PLC0415
         from pacstore import install as installer  # noqa: PLC0415
         from pacstore.errors import Refused  # noqa: PLC0415
