@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from pacstore.errors import Corrupt, NewerFormat, NotFound, Refused, Unavailable
 from pacstore.holdings import decode_json, encode_json
 from pacstore.limits import LIMITS
 from pacstore.marker import MARKER, check_marker
+from pacstore.mounts import NETWORK_FILE_SYSTEMS, file_system, mounts
 from pacstore.storage import STORE_MARKER, DocumentKind, ObjectKind
 
 if TYPE_CHECKING:
@@ -27,12 +27,6 @@ _SETTINGS = "settings.json"
 _SETTINGS_BYTES = 64 * 1024
 _STALE_STAGING_S = 24 * 3600.0
 _LOCK_WAIT_S = 120.0
-_NETWORK_FILE_SYSTEMS = frozenset(
-    ("nfs", "nfs4", "lustre", "ceph", "fuse.ceph", "cifs", "smb3", "smbfs", "9p", "afs", "gpfs", "beegfs", "fuse.sshfs",
-     "glusterfs", "fuse.glusterfs", "orangefs", "ocfs2", "gfs2")
-)  # fmt: skip
-_OCTAL = re.compile(r"\\([0-7]{3})")
-"""How the kernel writes spaces, tabs, newlines and backslashes in the names of mount points."""
 
 
 class Store:
@@ -211,35 +205,13 @@ def check_local(directory: Path, mounts: str) -> None:
 
     SQLite's write-ahead log needs shared memory between the processes that use it, which such file systems do not have.
     """
-    kind = _file_system(directory, mounts)
-    if kind in _NETWORK_FILE_SYSTEMS:
+    kind = file_system(directory, mounts)
+    if kind in NETWORK_FILE_SYSTEMS:
         raise Refused(
             f"lies on a network file system ({kind}), where SQLite's databases can be damaged",
             place=str(directory),
             hint="keep the state on local disk: --state-dir DIR",
         )
-
-
-def _file_system(directory: Path, mounts: str) -> str:
-    real = os.path.realpath(directory)
-    best, kind = "", ""
-    for line in mounts.splitlines():
-        fields = line.split(" ")
-        if len(fields) < 3:
-            continue
-        point = _OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[1])
-        inside = real == point or real.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):
-            best, kind = point, fields[2]
-    return kind
-
-
-def mounts() -> str:
-    """The text of /proc/self/mounts; empty where there is none."""
-    try:
-        return Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
-        return ""
 
 
 def _lock(descriptor: int, path: Path) -> None:

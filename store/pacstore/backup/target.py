@@ -14,8 +14,9 @@ from pacstore.durable import make_directory, replace_file, sync_directory, wrapp
 from pacstore.errors import NotFound, Refused
 from pacstore.holdings import check_format, decode_json, encode_json
 from pacstore.limits import KIB
+from pacstore.mounts import mounts
 from pacstore.storage import STORE_MARKER, DocumentKind, ObjectKind
-from pacstore.store import Store, check_local, mounts
+from pacstore.store import Store, check_local
 
 FORMAT = 1
 KIND = "pacball restore"

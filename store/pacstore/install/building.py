@@ -15,6 +15,7 @@ from pacstore.install.disk import check_owner, disk_at, sync_file_system
 from pacstore.install.documents import Documents, Refresh, fetch_all, fetch_placement, refreshed
 from pacstore.install.downloading import Downloading
 from pacstore.install.generated import settle
+from pacstore.install.living import signs_of_life
 from pacstore.install.options import InstallOptions
 from pacstore.install.paths import Paths
 from pacstore.install.plan import Plan, check_space, make_plan
@@ -39,6 +40,17 @@ from pacstore.progress import Progress
 from pacstore.source import PerhapsAbsent, Source
 from pacstore.storage import Clock
 from pacstore.trust.targets import CatalogRelease
+
+_BEGINNINGS = 3
+"""How often an installation begins whose files are taken away each time."""
+
+
+class _Displaced(Exception):
+    """Another installation has taken over the attempt that failed with `cause`."""
+
+    def __init__(self, cause: PacballError) -> None:
+        super().__init__()
+        self.cause = cause
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,13 +87,25 @@ class Building:
 
     def run(self) -> int:
         """Install the release; how many bytes of its files came from local trees. Raises as `install` does."""
-        with contextlib.closing(self._prepare()) as prepared:
-            self.planned(prepared.plan)
-            check_space(prepared.plan, str(self.root.path))
-            reused = self._attempt(prepared.documents, prepared.wanted, prepared.placement, prepared.seeds)
+        for beginning in range(_BEGINNINGS):
+            try:
+                reused = self._begin(planned=self.planned if beginning == 0 else lambda _: None)
+                break
+            except _Displaced as error:
+                if beginning == _BEGINNINGS - 1:
+                    raise error.cause from error
+                self.progress.warn(
+                    "another installation took this one for dead and took over its files; it begins anew"
+                )
         settle(self.root)
-        sweep(self.root, self.release.release, self.now())
+        sweep(self.root)
         return reused
+
+    def _begin(self, *, planned: Callable[[Plan], None]) -> int:
+        with contextlib.closing(self._prepare()) as prepared:
+            planned(prepared.plan)
+            check_space(prepared.plan, str(self.root.path))
+            return self._attempt(prepared.documents, prepared.wanted, prepared.placement, prepared.seeds)
 
     def _prepare(self) -> _Prepared:
         check_owner(self.options.owner)
@@ -104,12 +128,17 @@ class Building:
     def _attempt(self, documents: Documents, wanted: Wanted, placement: Placement, seeds: Seeds) -> int:
         attempt = Attempt.begin(self.root, self.release.release, documents.manifest.digest, self.now())
         try:
-            with disk_at(f"the tree of {self.release.release} in {self.root.path / PRIVATE}"):
+            with (
+                signs_of_life(attempt.sign),
+                disk_at(f"the tree of {self.release.release} in {self.root.path / PRIVATE}"),
+            ):
                 reused = self._fill(attempt, documents, wanted, placement, seeds)
                 self._publish(attempt, documents)
-        except PacballError:
+        except PacballError as error:
             attempt.give_up()
             if not self._installed_by_another():
+                if attempt.displaced:
+                    raise _Displaced(error) from error
                 raise
             reused = 0
         except BaseException:
@@ -129,6 +158,7 @@ class Building:
             wanted,
             documents.attributes,
             paths,
+            top=attempt.top,
             open_files=self.options.open_files,
             exact_modes=attempt.exact_modes,
             owner=self.options.owner,
@@ -154,7 +184,7 @@ class Building:
             writing_back(attempt.top, lambda: writer.written_bytes),
             Crew(self.options.workers, lambda: Tools(attempt.top, writer.paths, open_directories=limit)) as crew,
         ):
-            Adoption(wanted, writer, self.progress).adopt(crew, seeds)
+            Adoption(self.root, wanted, writer, self.progress).adopt(crew, seeds)
             Copying(wanted, writer, self.progress).copy(crew, seeds)
             self._drop_ended(attempt, seeds)
             reused = wanted.bytes_of(wanted.have.nonzero()[0].astype("i4"))

@@ -18,7 +18,7 @@ from pacstore.install.paths import Layout, Numbers32
 from pacstore.install.seeds import Places, Seed, Seeds
 from pacstore.install.tools import Tools
 from pacstore.install.wanted import Batch, Wanted
-from pacstore.install.writer import Writer
+from pacstore.install.writer import NO_PLACE, Writer
 from pacstore.limits import MIB
 from pacstore.progress import Progress
 
@@ -75,24 +75,37 @@ class Copying:
         offsets = reading.places.offsets(chunks, files).tolist()
         batch = self._wanted.batch(numbers)
         directories = tools.seed_tree(reading.seed, reading.layout)
+        moved = reading.seed.moved
         at = 0
         for file, group in itertools.groupby(files.tolist()):
             end = at + sum(1 for _ in group)
-            descriptor = _open(directories, reading.layout, file)
+            own = bool(len(moved) and moved[file])
+            descriptor = _open(tools.tree if own else directories, reading.layout, file)
             if descriptor is not None:
                 try:
-                    self._copy_file(tools, batch, range(at, end), descriptor, offsets)
+                    self._copy_file(tools, batch, range(at, end), descriptor, offsets, standing=file if own else None)
                 finally:
                     os.close(descriptor)
             at = end
         done = numbers[self._wanted.have[numbers]]
         self._progress.advance(self._wanted.bytes_of(done))
 
-    def _copy_file(self, tools: Tools, batch: Batch, positions: range, descriptor: int, offsets: list[int]) -> None:
+    def _copy_file(
+        self,
+        tools: Tools,
+        batch: Batch,
+        positions: range,
+        descriptor: int,
+        offsets: list[int],
+        *,
+        standing: int | None,
+    ) -> None:
+        """Copy chunks out of an open file; `standing`: its number where it is one of the tree that is being written."""
         for at in positions:
             data = tools.buffer[: batch.lengths[at]]
             if _read(descriptor, data, offsets[at]) and blake3(data).digest() == batch.id(at):
-                self._writer.put(tools.tree, batch, at, data)
+                place = NO_PLACE if standing is None else (standing, offsets[at])
+                self._writer.put(tools.tree, batch, at, data, standing=place)
                 self._wanted.have[batch.numbers[at]] = True
 
 

@@ -21,7 +21,7 @@ from pacstore.holdings import check_format, decode_json
 from pacstore.install.disk import DIRECTORY_FLAGS, disk_at, write_durably
 from pacstore.install.globs import Patterns
 from pacstore.install.root import PRIVATE, Root
-from pacstore.install.staging import RECORD, TREE
+from pacstore.install.staging import RECORD, TAKEN, TREE
 from pacstore.limits import LIMITS, MIB
 from pacstore.release import Release
 from pacstore.tree import EntryKind, check_name, check_target
@@ -190,7 +190,8 @@ def settle(root: Root) -> None:
         except OSError:
             continue
         try:
-            if _exists(attempt, RECORD) and not _exists(attempt, TREE):
+            # A tree that is taken over is renamed, from the one name to the other and never back.
+            if _exists(attempt, RECORD) and not _exists(attempt, TREE) and not _exists(attempt, TAKEN):
                 with contextlib.suppress(PacballError):
                     place_record(root, attempt)
         finally:

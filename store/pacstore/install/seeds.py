@@ -59,8 +59,9 @@ class Recorded:
 class Seed:
     """A local tree: what to call it, its open top directory, what it should hold.
 
-    If it is an attempt, `attempt` is its name, `ended` says that its owner certainly has, and `whole` are the numbers
-    of the files that have their full length. `foreign`: pacball did not make it.
+    If it is an attempt, `attempt` is its name, `ended` says that nobody is at work on it any more, and by file number
+    `lengths` are those of its files (-1: none), `allocated` the bytes of disk that they take, and `moved` says which were
+    moved away to the tree that is being written. `foreign`: pacball did not make it.
     """
 
     name: str
@@ -68,7 +69,9 @@ class Seed:
     contents: Contents
     attempt: str = ""
     ended: bool = False
-    whole: Numbers32 = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
+    lengths: Numbers = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    allocated: Numbers = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    moved: Flags = field(default_factory=lambda: np.zeros(0, dtype=bool))
     foreign: bool = False
 
 
@@ -151,9 +154,12 @@ class Seeds:
 
     @property
     def bytes_taken_over(self) -> int:
-        """How many bytes of whole files stand in attempts that ended, and need no new space."""
-        sizes = self._wanted.manifest.tree.sizes
-        return sum(int(sizes[seed.whole].sum()) for seed in self.used if seed.ended)
+        """How many bytes of disk the files of attempts that ended take, which need no new space."""
+        most = np.zeros(self._wanted.manifest.tree.files, dtype=np.int64)
+        for seed in self.used:
+            if seed.ended:
+                np.maximum(most, seed.allocated, out=most)
+        return int(most[~self._wanted.linked].sum())
 
     def reuse(self) -> list[tuple[str, int]]:
         """For each seed its name and how many bytes of the release should come from it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from pacstore.install.options import InstallOptions
 from pacstore.install.paths import Numbers32, Paths
 from pacstore.install.root import Root
 from pacstore.install.seeds import Recorded, Seed, Seeds
-from pacstore.install.staging import TREE, attempts
+from pacstore.install.staging import attempts, open_tree
 from pacstore.install.wanted import Wanted
 from pacstore.manifest import Manifest
 from pacstore.progress import Progress
@@ -87,18 +88,12 @@ def _offer(seeds: Seeds, seed: Seed, numbers: Numbers32, chunks: Numbers32) -> N
 
 
 def _attempts(root: Root, manifest: Manifest, release: Release) -> Iterator[Seed]:
-    for name, owner in attempts(root):
-        if (owner.release, owner.manifest_digest) != (str(release), manifest.digest.hex):
+    for found in attempts(root):
+        if (found.owner.release, found.owner.manifest_digest) != (str(release), manifest.digest.hex):
             continue
-        try:
-            attempt = os.open(name, DIRECTORY_FLAGS, dir_fd=root.staging)
-            try:
-                top = os.open(TREE, DIRECTORY_FLAGS, dir_fd=attempt)
-            finally:
-                os.close(attempt)
-        except OSError:
-            continue
-        yield Seed("an interrupted attempt", top, Recorded(manifest), name, owner.certainly_ended)
+        with contextlib.suppress(OSError):
+            top = open_tree(root, found.name)
+            yield Seed("an interrupted attempt", top, Recorded(manifest), found.name, found.ended)
 
 
 def _releases(root: Root, release: Release, most: int, progress: Progress) -> Iterator[tuple[Seed, Manifest]]:
@@ -134,19 +129,18 @@ def _common(manifest: Manifest, wanted: Wanted) -> tuple[Numbers32, Numbers32]:
 
 def _standing(seed: Seed, wanted: Wanted) -> tuple[Seed, Numbers32, Numbers32]:
     """The wanted chunks that an interrupted attempt may hold, judged by the lengths of its files."""
-    tree = wanted.manifest.tree
-    lengths = _lengths(seed.top, Paths(tree))
-    places = wanted.places
-    files = places.files(wanted.examples)
-    ends = places.offsets(wanted.examples, files) + wanted.lengths
+    lengths, allocated = _measure(seed.top, Paths(wanted.manifest.tree))
+    files = wanted.places.files(wanted.examples)
+    ends = wanted.places.offsets(wanted.examples, files) + wanted.lengths
     numbers = np.flatnonzero(ends <= lengths[files]).astype(np.int32)
-    sizes = tree.sizes.astype(np.int64)
-    whole = np.flatnonzero((lengths == sizes) & (sizes > 0) & ~wanted.linked).astype(np.int32)
-    return replace(seed, whole=whole), numbers, wanted.examples[numbers]
+    moved = np.zeros(len(lengths), dtype=bool)
+    return replace(seed, lengths=lengths, allocated=allocated, moved=moved), numbers, wanted.examples[numbers]
 
 
-def _lengths(top: int, paths: Paths) -> Numbers:
+def _measure(top: int, paths: Paths) -> tuple[Numbers, Numbers]:
+    """Of each file its length (-1: there is none) and the bytes of disk that it takes."""
     lengths = np.full(paths.tree.files, -1, dtype=np.int64)
+    allocated = np.zeros(paths.tree.files, dtype=np.int64)
     directories = Directories(top, paths, limit=64)
     gone = None
     try:
@@ -159,15 +153,10 @@ def _lengths(top: int, paths: Paths) -> Numbers:
             except OSError:
                 gone = parent
                 continue
-            lengths[file] = _length(directory, paths.name(entry))
+            with contextlib.suppress(OSError):
+                found = os.stat(paths.name(entry), dir_fd=directory, follow_symlinks=False)
+                if stat.S_ISREG(found.st_mode):
+                    lengths[file], allocated[file] = found.st_size, found.st_blocks * 512
     finally:
         directories.close()
-    return lengths
-
-
-def _length(directory: int, name: bytes) -> int:
-    try:
-        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except OSError:
-        return -1
-    return found.st_size if stat.S_ISREG(found.st_mode) else -1
+    return lengths, allocated

@@ -18,40 +18,20 @@ from pacstore.digest import Digest
 from pacstore.errors import PacballError
 from pacstore.holdings import decode_json
 from pacstore.install.disk import DIRECTORY_FLAGS, DIRECTORY_MODE, write_durably
+from pacstore.install.living import OWNER, SILENT_SECONDS, Owner, Witness, process_started, this_machine
 from pacstore.install.root import PRIVATE_MODE, Root
 from pacstore.limits import KIB
 from pacstore.release import Release
 
-OWNER = "owner.json"
 TREE = "tree"
+TAKEN = "taken"
+"""What the tree is called once another installation has begun to take it over: its first owner cannot publish it any more."""
 RECORD = "generated.json"
 """What the release's own commands made (generated.py), until it is moved to the kept manifests."""
 _BIRTHS = 5
 _OWNER_BYTES = 4 * KIB
-_FOREIGN_SECONDS = 24 * 3600
-"""How old an attempt of another machine must be before it is swept once its release is installed."""
-
-
-@dataclass(frozen=True)
-class Owner:
-    """Who makes an attempt. `machine`: host, start of its kernel and process name space; `pid` is 0 once it was given up."""
-
-    release: str
-    manifest_digest: str
-    machine: str
-    pid: int
-    started: float
-
-    @property
-    def certainly_ended(self) -> bool:
-        """Whether nobody can be at work on it any more, as far as this machine can know for certain."""
-        if self.pid == 0:
-            return True
-        host, boot, _ = [*self.machine.split("/"), "", ""][:3]
-        our_host, our_boot, _ = this_machine().split("/")
-        if host == our_host and boot != our_boot:
-            return True
-        return self.machine == this_machine() and not _runs(self.pid)
+_KEPT_SECONDS = 7 * 24 * 3600.0
+"""How long what an ended attempt wrote is kept for the same command to continue, while its release is not installed."""
 
 
 class Attempt:
@@ -67,7 +47,8 @@ class Attempt:
     @classmethod
     def begin(cls, root: Root, release: Release, manifest: Digest, now: float) -> Attempt:
         """A new attempt. Raises OSError."""
-        owner = Owner(str(release), manifest.hex, this_machine(), os.getpid(), now)
+        pid = os.getpid()
+        owner = Owner(str(release), manifest.hex, this_machine(), pid, now, process_started(pid))
         attempt = _named(root, owner)
         attempt.top = os.open(TREE, DIRECTORY_FLAGS, dir_fd=attempt.directory)
         attempt.exact_modes = os.fstat(attempt.top).st_mode & 0o777 == DIRECTORY_MODE
@@ -84,6 +65,19 @@ class Attempt:
             json.dumps(asdict(self._owner), sort_keys=True).encode() + b"\n",
             through=self.directory,
         )
+
+    def sign(self) -> None:
+        """Give a sign of life, with the file server's time. Raises OSError."""
+        os.utime(OWNER, dir_fd=self.directory, follow_symlinks=False)
+
+    @property
+    def displaced(self) -> bool:
+        """Whether another installation, which took this one for dead, has taken its tree away."""
+        try:
+            there = os.stat(TREE, dir_fd=self.directory, follow_symlinks=False)
+        except OSError:
+            return True
+        return not os.path.samestat(there, os.fstat(self.top))
 
     def give_up(self) -> None:
         """Leave what was written to the next attempt."""
@@ -102,29 +96,72 @@ class Attempt:
             os.close(self.top)
 
 
-def attempts(root: Root) -> list[tuple[str, Owner]]:
+@dataclass(frozen=True)
+class Leftover:
+    """An attempt that is there: its name, whose it is, and whether nobody can be at work on it any more."""
+
+    name: str
+    owner: Owner
+    ended: bool
+
+
+def attempts(root: Root) -> list[Leftover]:
     """The attempts under `root` whose owner can be read. Raises OSError."""
+    witness = Witness(root.path, root.staging)
     found = []
     for name in sorted(os.listdir(root.staging)):
         owner = _owner(root, name)
         if owner is not None:
-            found.append((name, owner))
+            found.append(Leftover(name, owner, _holds(root, name, TAKEN) or witness.has_ended(name, owner)))
     return found
 
 
-def sweep(root: Root, finished: Release, now: float) -> None:
-    """Remove what ended attempts left: of any release those that certainly ended, of `finished` old ones of other machines."""
-    for name, owner in attempts(root):
-        forgotten = (
-            owner.release == str(finished)
-            and owner.machine != this_machine()
-            and now - owner.started > _FOREIGN_SECONDS
-        )
-        if owner.certainly_ended or forgotten:
-            remove_attempt(root, name)
+def open_tree(root: Root, name: str) -> int:
+    """The top of the tree of the attempt `name`, open. Raises OSError."""
+    try:
+        return os.open(f"{name}/{TREE}", DIRECTORY_FLAGS, dir_fd=root.staging)
+    except FileNotFoundError:
+        return os.open(f"{name}/{TAKEN}", DIRECTORY_FLAGS, dir_fd=root.staging)
+
+
+def take_over(root: Root, name: str, top: int) -> bool:
+    """Take the tree of the ended attempt `name`, opened as `top`: from now on nobody can publish it, and its files can be moved.
+
+    False where it is not there any more: it may have been published. Raises OSError.
+    """
+    directory = os.open(name, DIRECTORY_FLAGS, dir_fd=root.staging)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(TREE, TAKEN, src_dir_fd=directory, dst_dir_fd=directory)
+        with contextlib.suppress(FileNotFoundError):
+            taken = os.path.samestat(os.stat(TAKEN, dir_fd=directory, follow_symlinks=False), os.fstat(top))
+            if taken:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(RECORD, dir_fd=directory)
+            return taken
+        return False
+    finally:
+        os.close(directory)
+
+
+def sweep(root: Root) -> None:
+    """Remove what ended attempts left, of releases that are installed now; of others what was left long ago. Raises OSError."""
+    witness = Witness(root.path, root.staging)
+    for found in attempts(root):
+        if found.ended and not _is_of_use(root, found, witness):
+            remove_attempt(root, found.name)
     for name in os.listdir(root.staging):
-        if _is_stillborn(root, name):
-            remove_attempt(root, name)
+        _remove_stillborn(root, name, witness)
+
+
+def _is_of_use(root: Root, found: Leftover, witness: Witness) -> bool:
+    if not _holds(root, found.name, TREE) and not _holds(root, found.name, TAKEN):
+        return False
+    try:
+        installed = root.recorded(Release.parse(found.owner.release)) is not None
+    except PacballError:
+        return False
+    return not installed and (witness.silence(found.name) or 0.0) <= _KEPT_SECONDS
 
 
 def remove_attempt(root: Root, name: str) -> None:
@@ -133,7 +170,7 @@ def remove_attempt(root: Root, name: str) -> None:
         directory = os.open(name, DIRECTORY_FLAGS, dir_fd=root.staging)
         try:
             names = os.listdir(directory)
-            if RECORD in names and TREE not in names:
+            if RECORD in names and TREE not in names and TAKEN not in names:
                 return
             if RECORD in names:
                 # First of all: without its tree it would be taken for that of the one whose tree got the name.
@@ -142,16 +179,6 @@ def remove_attempt(root: Root, name: str) -> None:
         finally:
             os.close(directory)
     shutil.rmtree(name, ignore_errors=True, dir_fd=root.staging)
-
-
-def this_machine() -> str:
-    """The host's name, this start of its kernel, and this process name space."""
-    boot = space = ""
-    with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        boot = file.read().strip()
-    with contextlib.suppress(OSError):
-        space = os.readlink("/proc/self/ns/pid")
-    return f"{os.uname().nodename}/{boot}/{space}"
 
 
 def _named(root: Root, owner: Owner) -> Attempt:
@@ -171,14 +198,34 @@ def _named(root: Root, owner: Owner) -> Attempt:
     raise FileNotFoundError(errno.ENOENT, "new attempts vanish", "staging")
 
 
-def _is_stillborn(root: Root, name: str) -> bool:
-    """Whether an attempt ended before it said whose it is: it has neither an owner nor a tree."""
+def _holds(root: Root, name: str, what: str) -> bool:
+    try:
+        os.stat(f"{name}/{what}", dir_fd=root.staging, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
+
+
+def _remove_stillborn(root: Root, name: str, witness: Witness) -> None:
+    """Remove an attempt that ended before it said whose it is, and one that cannot be told whose, once it is silent for long.
+
+    Whoever is just about to say so is not disturbed: only what is empty is removed, and it begins anew.
+    """
+    if name.startswith("."):
+        return
     try:
         directory = os.open(name, DIRECTORY_FLAGS, dir_fd=root.staging)
     except OSError:
-        return False
+        return
     try:
-        return not {OWNER, TREE} & set(os.listdir(directory))
+        names = set(os.listdir(directory))
+        if not names & {OWNER, TREE, TAKEN, RECORD}:
+            with contextlib.suppress(OSError):
+                for left in names:
+                    os.unlink(left, dir_fd=directory)
+                os.rmdir(name, dir_fd=root.staging)
+        elif _owner(root, name) is None and (witness.silence(name) or 0.0) > SILENT_SECONDS:
+            remove_attempt(root, name)
     finally:
         os.close(directory)
 
@@ -198,8 +245,9 @@ def _owner(root: Root, name: str) -> Owner | None:
             str(value["release"]),
             str(value["manifest_digest"]),
             str(value["machine"]),
-            int(str(value["pid"])),
+            _process_number(value["pid"]),
             float(str(value["started"])),
+            int(str(value.get("process_started", 0))),
         )
     except (OSError, PacballError, KeyError, ValueError):
         return None
@@ -207,11 +255,9 @@ def _owner(root: Root, name: str) -> Owner | None:
         os.close(directory)
 
 
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+def _process_number(value: object) -> int:
+    """Raises ValueError for what is none."""
+    number = int(str(value))
+    if not 0 <= number < 1 << 31:
+        raise ValueError("no number of a process")
+    return number

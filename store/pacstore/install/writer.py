@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import threading
 from dataclasses import dataclass, field
 
@@ -27,6 +28,7 @@ from pacstore.tree import EntryKind
 _NEW = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _AGAIN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ_BYTES = 1 * MIB
+NO_PLACE = (-1, -1)
 
 
 @dataclass(slots=True)
@@ -42,8 +44,9 @@ class _Growing:
 class Writer:
     """Writes files of one tree. For several threads, each with its own `Directories` of that tree.
 
-    `done`: by file number, the files that are whole already and are not written. `paths`: of that tree. `owner`: user and
-    group id that files are given, None for those of the process.
+    `done`: by file number, the files that are whole already and are not written; `begun`: those of which something was there
+    already. `paths`: of that tree, whose top is open as `top`. `owner`: user and group id that files are given, None for those
+    of the process.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Writer:
         attributes: Attributes,
         paths: Paths,
         *,
+        top: int,
         open_files: int,
         exact_modes: bool,
         owner: tuple[int, int] | None = None,
@@ -63,24 +67,39 @@ class Writer:
         self.written_bytes = 0
         """About how much was written; threads count without a lock."""
         self.done: Flags = np.zeros(self._tree.files, dtype=bool)
+        self.begun: Flags = np.zeros(self._tree.files, dtype=bool)
         self.paths = paths
+        made = os.fstat(top)
+        self._expected_owner = owner or (made.st_uid, made.st_gid)
         self._exact_modes = exact_modes
         self._owner = owner
         self._limit = max(open_files, 1)
         self._lock = threading.Lock()
         self._growing: dict[int, _Growing] = {}
 
-    def put(self, directories: Directories, batch: Batch, at: int, data: memoryview) -> None:
-        """Write the verified chunk at position `at` of `batch` wherever it belongs. Raises Corrupt or Unavailable."""
+    def put(
+        self,
+        directories: Directories,
+        batch: Batch,
+        at: int,
+        data: memoryview,
+        *,
+        standing: tuple[int, int] = NO_PLACE,
+    ) -> None:
+        """Write the verified chunk at position `at` of `batch` wherever it belongs. Raises Corrupt or Unavailable.
+
+        `standing` is the place, file number and offset, where it was read from in this tree: there it stands already.
+        """
         for place in range(batch.firsts[at], batch.firsts[at + 1]):
             file = batch.files[place]
             if self.done[file]:
                 continue
-            self.written_bytes += len(data)
+            offset = batch.offsets[place]
             if self._counts[file] == 1:
                 self.whole(directories, file, data)
             else:
-                self._part(directories, file, batch.offsets[place], data)
+                self._part(directories, file, offset, data, write=(file, offset) != standing)
+            self.written_bytes += len(data)
 
     def whole(self, directories: Directories, file: int, data: bytes | memoryview) -> None:
         """Write the file number `file`, whose verified content is `data`. Raises Unavailable."""
@@ -110,32 +129,83 @@ class Writer:
         time = int(self._mtimes[entry])
         os.utime(descriptor, (time, time))
 
-    def adopt(self, file: int, name: bytes, source: int, target: int) -> bool:
+    def adopt(self, file: int, source: int, target: int) -> bool:
         """Move the file number `file` here from the open directory `source` to `target`, if it is whole.
 
         False, and nothing moved, where it is not what it should be. Raises OSError.
         """
+        moved = self._move(file, source, target, whole=True)
+        self.done[file] |= moved
+        return moved
+
+    def adopt_part(self, file: int, source: int, target: int) -> bool:
+        """Move what there is of the file number `file`, which has several chunks; they are put where they stand.
+
+        False, and nothing moved, where it cannot be made whole. Raises OSError.
+        """
+        if self._counts[file] == 1:
+            return False
+        moved = self._move(file, source, target, whole=False)
+        self.begun[file] |= moved
+        return moved
+
+    def _move(self, file: int, source: int, target: int, *, whole: bool) -> bool:
         entry = int(self.paths.file_entries[file])
+        name = self.paths.name(entry)
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=source)
         try:
-            growing = _Growing(descriptor)
-            _hash_rest(growing, int(self._tree.sizes[file]))
-            if growing.hasher.digest() != self._tree.contents[file].tobytes():
+            found = os.fstat(descriptor)
+            if not self._may_keep(found, file, whole=whole) or (whole and not self._is_whole(file, descriptor)):
                 return False
-            os.fchmod(descriptor, self._mode(entry))
-            self._seal(descriptor, entry)
+            alone = found.st_nlink == 1
+            if alone and (found.st_uid, found.st_gid) != self._expected_owner:
+                os.fchown(descriptor, *self._expected_owner)
             os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
-            if not os.path.samestat(os.fstat(descriptor), os.stat(name, dir_fd=target, follow_symlinks=False)):
-                raise failure(OSError(errno.ESTALE, "it was replaced"), self.paths.shown(entry))
+            try:
+                self._check_moved(descriptor, name, target)
+                if alone:
+                    os.fchmod(descriptor, self._mode(entry))
+                    if whole:
+                        self._seal(descriptor, entry)
+            except BaseException:
+                os.unlink(name, dir_fd=target)
+                raise
         finally:
             os.close(descriptor)
-        self.done[file] = True
         return True
 
-    def _part(self, directories: Directories, file: int, offset: int, data: memoryview) -> None:
+    def _may_keep(self, found: os.stat_result, file: int, *, whole: bool) -> bool:
+        """Whether a file with this status can become the file number `file`.
+
+        Nothing is ever changed of one that has other names: an installed release may have it.
+        """
+        if not stat.S_ISREG(found.st_mode):
+            return False
+        if found.st_nlink == 1:
+            return found.st_size <= int(self._tree.sizes[file])
+        entry = int(self.paths.file_entries[file])
+        return (
+            whole
+            and stat.S_IMODE(found.st_mode) == self._mode(entry)
+            and (found.st_uid, found.st_gid) == self._expected_owner
+            and int(found.st_mtime_ns // 10**9) == int(self._mtimes[entry])
+        )
+
+    def _is_whole(self, file: int, descriptor: int) -> bool:
+        growing = _Growing(descriptor)
+        _hash_rest(growing, int(self._tree.sizes[file]))
+        return bool(growing.hasher.digest() == self._tree.contents[file].tobytes())
+
+    def _check_moved(self, descriptor: int, name: bytes, target: int) -> None:
+        there = os.stat(name, dir_fd=target, follow_symlinks=False)
+        if not os.path.samestat(os.fstat(descriptor), there):
+            raise OSError(errno.ESTALE, "it was replaced")
+
+    def _part(self, directories: Directories, file: int, offset: int, data: memoryview, *, write: bool) -> None:
         try:
             growing = self._take(directories, file)
-            _write_at(growing.descriptor, data, offset)
+            if write:
+                _write_at(growing.descriptor, data, offset)
             if growing.hashed_bytes == offset:
                 # No other thread sees this offset before the digest has moved on to it.
                 growing.hasher.update(data)
@@ -159,7 +229,7 @@ class Writer:
         entry = int(self.paths.file_entries[file])
         directory = directories.open(int(self.paths.parents[entry]))
         name = self.paths.name(entry)
-        if self._remaining[file] == self._counts[file]:
+        if self._remaining[file] == self._counts[file] and not self.begun[file]:
             return _Growing(os.open(name, _NEW | os.O_RDWR, self._mode(entry), dir_fd=directory))
         return _Growing(os.open(name, _AGAIN, dir_fd=directory))
 

@@ -137,9 +137,9 @@ def test_killed_between_the_tree_and_its_record(opened):
     os.rename("tree", "tree", src_dir_fd=made.directory, dst_dir_fd=opened.releases)
     made.close()
     remove_attempt(opened, made.name)
-    sweep(opened, Release.parse("Other-1-any"), 0.0)
+    sweep(opened)
     assert read_generated(opened, RELEASE).paths == RECORD.paths
-    sweep(opened, Release.parse("Other-1-any"), 0.0)
+    sweep(opened)
     assert os.listdir(opened.staging) == []
 
 

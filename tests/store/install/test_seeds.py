@@ -1,11 +1,7 @@
 """What is on the disk already is used, but never believed."""
 
-import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 
 import pytest
 
@@ -119,23 +115,6 @@ def test_damage_in_an_interrupted_attempt_is_found(world, tree, entry, root):
     assert os.listdir(root / ".pacball/staging") == []
 
 
-def test_the_attempt_of_a_living_process_is_left_alone(world, tree, entry, root):
-    with pytest.raises(Unavailable):
-        put(entry, FakeSource(world, broken_after(6)), root, options=SMALL)
-    (attempt,) = (root / ".pacball/staging").iterdir()
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    try:
-        owner = attempt / "owner.json"
-        owner.write_text(owner.read_text().replace('"pid": 0', f'"pid": {child.pid}'))
-        done = put(entry, FakeSource(world), root, options=SMALL)
-        assert look(done.path) == look(tree)
-        assert done.bytes_reused > 1_000_000
-        assert attempt.exists()
-    finally:
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-
-
 @pytest.mark.parametrize("owner", ["", "{}", "[]", '{"pid": "x"}'])
 def test_an_attempt_without_a_readable_owner_is_passed_over(tree, entry, source, root, owner):
     (root / ".pacball/staging/abc").mkdir(parents=True)
@@ -149,26 +128,3 @@ def test_an_attempt_that_never_began_is_swept(entry, source, root):
     (root / ".pacball/staging/abc/.rest.tmp").write_text("")
     put(entry, source, root)
     assert os.listdir(root / ".pacball/staging") == []
-
-
-def test_another_boot_of_this_machine_has_ended(world, tree, entry, root):
-    with pytest.raises(Unavailable):
-        put(entry, FakeSource(world, broken_after(6)), root, options=SMALL)
-    (attempt,) = (root / ".pacball/staging").iterdir()
-    owner = json.loads((attempt / "owner.json").read_text())
-    host, _, space = owner["machine"].split("/")
-    (attempt / "owner.json").write_text(json.dumps({**owner, "pid": os.getpid(), "machine": f"{host}/other/{space}"}))
-    assert put(entry, FakeSource(world), root, options=SMALL).bytes_reused > 1_000_000
-    assert os.listdir(root / ".pacball/staging") == []
-
-
-@pytest.mark.parametrize(("age", "left"), [(3600, 1), (90_000, 0)])
-def test_what_another_machine_left_is_swept_after_a_day(world, entry, root, age, left):
-    with pytest.raises(Unavailable):
-        put(entry, FakeSource(world, broken_after(6)), root, options=SMALL)
-    (attempt,) = (root / ".pacball/staging").iterdir()
-    owner = json.loads((attempt / "owner.json").read_text())
-    elsewhere = {**owner, "pid": 1, "machine": "other/boot/pid", "started": 1_700_000_000.0 - age}
-    (attempt / "owner.json").write_text(json.dumps(elsewhere))
-    put(entry, FakeSource(world), root, options=SMALL)
-    assert len(os.listdir(root / ".pacball/staging")) == left
