@@ -19,6 +19,7 @@ _CLOCK = "check the clock of this machine; if it is right, tell the operator of 
 _AUTHORITY = (
     "if it is the authority of the site, or a proxy that looks into TLS, name its certificate: ca_file in config.toml"
 )
+_PROXY = "check https_proxy and http_proxy, or [proxy] in config.toml"
 _NAME = "use the name that is in the certificate, or tell the operator of the server"
 _VERIFY = {
     9: ("shows a certificate that is not valid yet", _CLOCK),
@@ -47,14 +48,11 @@ def explain(error: Exception, *, place: str, proxy: str = "") -> PacballError:
         return _by_proxy(error.status, place, proxy)
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return certificate_error(error.certificate_error, place=place)
-    if isinstance(error, aiohttp.ClientProxyConnectionError):
-        message, hint = connecting(error.os_error)
-        hint = (
-            hint
-            if isinstance(error.os_error, socket.gaierror)
-            else "check https_proxy and http_proxy, or [proxy] in config.toml"
-        )
-        return Unavailable(f"the proxy {proxy} {message}", place=place, hint=hint)
+    # Names of sources are not looked up here where there is a proxy: only its own is.
+    if isinstance(error, aiohttp.ClientProxyConnectionError) or (
+        proxy and isinstance(error, aiohttp.ClientConnectorDNSError)
+    ):
+        return Unavailable(f"the proxy {proxy} {connecting(error.os_error)[0]}", place=place, hint=_PROXY)
     if isinstance(error, aiohttp.ClientConnectorError):
         if isinstance(error.os_error, ssl.SSLError):
             return tls_error(error.os_error, place=place)
@@ -88,6 +86,8 @@ def connecting(error: OSError) -> tuple[str, str]:
         if error.errno in _NO_SUCH_NAME:
             return "has a name for which no address is known", _ADDRESS
         return "has a name that cannot be looked up now", "check the name servers of this machine (/etc/resolv.conf)"
+    if isinstance(error, ConnectionResetError | ConnectionAbortedError):
+        return "closes every connection at once", "a firewall may do that, or it allows only some to connect"
     number = error.errno or 0
     text = os.strerror(number).lower() if number > 0 else printable(str(error))
     hint = {

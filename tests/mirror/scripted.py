@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from threading import Thread
@@ -47,6 +48,7 @@ class Script:
     connections: list[list[Step]]
     requests: list[str] = field(default_factory=list)
     url: str = ""
+    port: int = 0
 
     async def play(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -71,14 +73,15 @@ async def _play(step: Step, writer: asyncio.StreamWriter) -> None:
 
 
 @contextlib.contextmanager
-def playing(*connections: list[Step]):
+def playing(*connections: list[Step], host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None):
     """A scripted server on a free port."""
     script = Script(list(connections))
     started: Future = Future()
-    thread = Thread(target=lambda: asyncio.run(_serve(script, started)))
+    thread = Thread(target=lambda: asyncio.run(_serve(script, started, host, port, tls)))
     thread.start()
-    loop, stop, port = started.result(10)
-    script.url = f"http://127.0.0.1:{port}"
+    loop, stop, script.port = started.result(10)
+    scheme, name = "https" if tls else "http", f"[{host}]" if ":" in host else host
+    script.url = f"{scheme}://{name}:{script.port}"
     try:
         yield script
     finally:
@@ -86,7 +89,7 @@ def playing(*connections: list[Step]):
         thread.join(10)
 
 
-async def _serve(script: Script, started: Future) -> None:
+async def _serve(script: Script, started: Future, host: str, port: int, tls: ssl.SSLContext | None) -> None:
     stop = asyncio.Event()
     tasks: set[asyncio.Task] = set()
 
@@ -97,7 +100,7 @@ async def _serve(script: Script, started: Future) -> None:
         except asyncio.CancelledError:
             writer.close()
 
-    server = await asyncio.start_server(play, "127.0.0.1", 0)
+    server = await asyncio.start_server(play, host, port, ssl=tls)
     started.set_result((asyncio.get_running_loop(), stop, server.sockets[0].getsockname()[1]))
     async with server:
         await stop.wait()
