@@ -27,6 +27,7 @@ from pacstore.document import decode
 from pacstore.errors import NotFound, PacballError, Refused, Unavailable
 from pacstore.install.disk import DIRECTORY_FLAGS, DIRECTORY_MODE, disk_at, make_directory, write_durably
 from pacstore.install.documents import Documents
+from pacstore.install.entrance import make_entrance
 from pacstore.install.history import Event, EventKind, append_event, read_events
 from pacstore.install.record import read_record
 from pacstore.manifest import Manifest
@@ -58,13 +59,10 @@ class Root:
         """The install root `path`, made if only its last component is missing. Raises Refused or Unavailable."""
         with disk_at(str(path)):
             try:
-                os.mkdir(path)
-                os.chmod(path, DIRECTORY_MODE)
-            except FileExistsError:
-                pass
+                top = make_entrance(path, uid=os.geteuid())
             except FileNotFoundError as error:
                 raise cls.no_place(path) from error
-            return cls(path, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            return cls(path, top)
 
     @staticmethod
     def no_place(path: Path) -> Refused:
