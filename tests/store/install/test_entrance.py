@@ -84,7 +84,7 @@ def test_other_users_links_are_not_for_root(top, make, way, target):
     assert leads_to(make(top / way, uid=USER), top / way)
     with pytest.raises(Refused, match="another user: link") as caught:
         make(top / way, uid=ROOT)
-    assert caught.value.place == str(top / way)
+    assert caught.value.place in (str(top / way), str((top / way).parent))
     assert "chown -h root" in caught.value.hint
 
 
