@@ -13,6 +13,13 @@ from pacstore.errors import Refused, printable
 
 ReleaseName = Annotated[str, typer.Argument(metavar="RELEASE", help="PROJECT-VERSION-PLATFORM")]
 From = Annotated[str | None, typer.Option("--from", metavar="SOURCE", help="A store directory or an http(s) URL.")]
+RootDir = Annotated[Path | None, typer.Option("--root", metavar="DIR", help="The install root.")]
+Grace = Annotated[
+    str,
+    typer.Option(
+        "--grace", metavar="SPAN", help="How long a release is kept after it ceased to be current: 7d, 12h, 30m, 0."
+    ),
+]
 RootKeys = Annotated[
     Path | None,
     typer.Option("--root-keys", metavar="FILE", help="The root.json to trust, in place of what is pinned."),

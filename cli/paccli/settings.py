@@ -171,6 +171,17 @@ def load_settings() -> Settings:
     return Settings(**values, tokens=tokens, files=tuple(files), origins=origins)  # type: ignore[arg-type]
 
 
+def install_root(given: Path | None) -> Path:
+    """The install root that is `given`, or the one that is set. Raises Refused where there is neither."""
+    if given is not None:
+        return given
+    root = load_settings().root
+    if root is None:
+        hint = "name a directory, or set root in config.toml"
+        raise Refused("no install root is given", place="--root", hint=hint)
+    return Path(root)
+
+
 def _take(found: Found, values: dict[str, object], tokens: dict[str, str]) -> None:
     if found.key in _BY_NAME:
         key = _BY_NAME[found.key]

@@ -16,12 +16,14 @@ _DURATION = re.compile(r"([0-9]{1,6})([smhd])\Z")
 
 
 def seconds_of(text: str) -> int:
-    """The seconds that `7d`, `12h`, `30m` or `5s` stand for. Raises Refused."""
+    """The seconds that `7d`, `12h`, `30m`, `5s` or `0` stand for. Raises Refused."""
     from pacstore.errors import Refused, printable  # noqa: PLC0415
 
+    if text == "0":
+        return 0
     match = _DURATION.match(text)
     if match is None:
-        raise Refused("is no time span", place=printable(text[:80]), hint="write for example 7d, 12h, 30m or 0d")
+        raise Refused("is no time span", place=printable(text[:80]), hint="write for example 7d, 12h, 30m or 0")
     return int(match[1]) * _UNIT_SECONDS[match[2]]
 
 

@@ -32,6 +32,7 @@ from pacstore.install.skeleton import (
 )
 from pacstore.install.staging import TREE, Attempt, remove_attempt, sweep
 from pacstore.install.tools import Tools
+from pacstore.install.trash import sweep_trash
 from pacstore.install.wanted import Wanted
 from pacstore.install.writeback import writing_back
 from pacstore.install.writer import Writer
@@ -99,6 +100,8 @@ class Building:
                 )
         settle(self.root)
         sweep(self.root)
+        with contextlib.suppress(OSError):
+            sweep_trash(self.root)
         return reused
 
     def _begin(self, *, planned: Callable[[Plan], None]) -> int:
@@ -217,6 +220,7 @@ class Building:
                 place=str(self.root.release_path(name)),
                 hint="move it away and run the same command again",
             )
+        self.root.keep_missing(name, documents, attempt.directory)
 
     def _installed_by_another(self) -> bool:
         return self.root.recorded(self.release.release) == self.release.tree_digest

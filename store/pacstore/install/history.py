@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import enum
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +24,8 @@ from pacstore.release import Release
 
 NAME = "history.jsonl"
 LINE_BYTES = 64 * KIB
+LATEST = 253_402_300_799.0
+"""The end of the year 9999, in seconds since 1970."""
 _PIECE_BYTES = 256 * KIB
 _PRIVATE = 0o600
 
@@ -98,8 +99,8 @@ def _event(value: Mapping[str, object]) -> Event:
     time = value["time"]
     if isinstance(time, bool) or not isinstance(time, int | float):
         raise TypeError("a time is a number")
-    if not math.isfinite(time):
-        raise ValueError("a time is finite")
+    if not 0 <= time <= LATEST:
+        raise ValueError("no clock shows that time")
     kind = EventKind(str(value.get("event", EventKind.SWITCH)))
     return Event(kind, float(time), Release.parse(str(value["release"])), value)
 

@@ -22,6 +22,7 @@ from pacstore.install.options import DEFAULTS, InstallOptions
 from pacstore.install.plan import Plan, make_plan, nothing_to_do
 from pacstore.install.root import Root
 from pacstore.install.seeking import find_seeds
+from pacstore.install.trash import sweep_trash
 from pacstore.install.trust import Trust, check_withdrawn, checking_withdrawn
 from pacstore.install.wanted import Wanted
 from pacstore.progress import Progress
@@ -168,6 +169,9 @@ def _free_above(root: Path, options: InstallOptions) -> Free:
 def _already(root: Root, release: CatalogRelease) -> bool:
     """Whether the release is installed. Raises Refused if something else has its name."""
     recorded = root.recorded(release.release)
+    if recorded is None and root.occupied(release.release):
+        sweep_trash(root)  # which puts back a record that one took who was killed
+        recorded = root.recorded(release.release)
     if recorded == release.tree_digest:
         return True
     place = str(root.release_path(release.release))

@@ -3,7 +3,8 @@
     ROOT/releases/RELEASE/            installed trees, never modified
     ROOT/current/PROJECT/PLATFORM     -> ../../releases/RELEASE, switched by rename
     ROOT/.pacball/manifests/          RELEASE.manifest and RELEASE.attributes of what is installed
-    ROOT/.pacball/staging/            a directory for each attempt to install
+    ROOT/.pacball/staging/            a directory for each attempt to install or to repair
+    ROOT/.pacball/trash/              what is being removed (trash.py)
     ROOT/.pacball/history.jsonl       a line for each event: what, from where, and why it was believed (history.py)
 
 A release is installed when its tree and its kept manifest are both there; the manifest is written first.
@@ -35,6 +36,8 @@ from pacstore.release import Release
 
 PRIVATE = ".pacball"
 PRIVATE_MODE = 0o700
+KEPT = ("manifest", "attributes", "generated")
+"""What the names of the files in `manifests` end in: all that is kept of an installed release beside its tree."""
 
 
 class Root:
@@ -63,6 +66,14 @@ class Root:
             except FileNotFoundError as error:
                 raise cls.no_place(path) from error
             return cls(path, top)
+
+    @classmethod
+    def existing(cls, path: Path) -> Root:
+        """The install root `path`. Raises NotFound where nothing was ever installed, Unavailable."""
+        if not cls.exists(path):
+            hint = "give the directory that was given to install"
+            raise NotFound("is not an install root", place=str(path), hint=hint)
+        return cls.open(path)
 
     @staticmethod
     def no_place(path: Path) -> Refused:
@@ -105,7 +116,7 @@ class Root:
         if found is None or not stat.S_ISDIR(found.st_mode):
             return None
         try:
-            place = self._manifest_place(release)
+            place = self.kept_place(release, "manifest")
             data = _mapping(self.manifests, f"{release}.manifest", place)
             return decode(manifest_format.LAYOUT, data, place=place).digest("tree")
         except PacballError:
@@ -122,12 +133,12 @@ class Root:
 
     def manifest(self, release: Release) -> Manifest:
         """The kept manifest of `release`, parsed. Raises NotFound, Corrupt, TooLarge, NewerFormat or Unavailable."""
-        place = self._manifest_place(release)
+        place = self.kept_place(release, "manifest")
         return Manifest.parse(_mapping(self.manifests, f"{release}.manifest", place), place=place)
 
     def record(self, release: Release) -> Manifest:
         """The kept manifest of `release`, checked less and with less memory (record.py). Raises as `manifest` does."""
-        place = self._manifest_place(release)
+        place = self.kept_place(release, "manifest")
         data = _mapping(self.manifests, f"{release}.manifest", place)
         with disk_at(place):
             descriptor = os.open(f"{release}.manifest", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.manifests)
@@ -136,13 +147,37 @@ class Root:
             finally:
                 os.close(descriptor)
 
-    def _manifest_place(self, release: Release) -> str:
-        return str(self.path / PRIVATE / "manifests" / f"{release}.manifest")
+    def kept(self, release: Release, suffix: str) -> memoryview:
+        """What is kept of `release` under one of `KEPT`, mapped. Raises NotFound or Unavailable."""
+        return _mapping(self.manifests, f"{release}.{suffix}", self.kept_place(release, suffix))
+
+    def kept_place(self, release: Release, suffix: str) -> str:
+        """The path of what is kept, for messages."""
+        return str(self.path / PRIVATE / "manifests" / f"{release}.{suffix}")
 
     def keep(self, release: Release, documents: Documents, attempt: int) -> None:
         """Write the documents of `release` durably, through the open directory `attempt`. Raises OSError."""
+        self._drop_stale(f"{release}.generated", release, attempt)
         write_durably(self.manifests, f"{release}.attributes", documents.attributes_bytes, through=attempt)
         write_durably(self.manifests, f"{release}.manifest", documents.manifest_bytes, through=attempt)
+
+    def keep_missing(self, release: Release, documents: Documents, attempt: int) -> None:
+        """Write the documents again that are gone: who removes an older tree of that name may have taken them. Raises OSError."""
+        for suffix, data in (("attributes", documents.attributes_bytes), ("manifest", documents.manifest_bytes)):
+            if _lstat(f"{release}.{suffix}", self.manifests) is None:
+                write_durably(self.manifests, f"{release}.{suffix}", data, through=attempt)
+
+    def _drop_stale(self, name: str, release: Release, attempt: int) -> None:
+        """Take away what is kept of an earlier tree of `release`, which is there no more."""
+        if self.occupied(release):
+            return
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(name, f"stale.{name}", src_dir_fd=self.manifests, dst_dir_fd=attempt)
+            if self.occupied(release):  # another was quicker, and it is of that one's tree
+                with contextlib.suppress(FileExistsError):
+                    os.link(f"stale.{name}", name, src_dir_fd=attempt, dst_dir_fd=self.manifests)
+            os.unlink(f"stale.{name}", dir_fd=attempt)
+            os.fsync(self.manifests)
 
     def admit(self, release: Release, attempt: int, name: str) -> bool:
         """Rename the tree `name` of the open directory `attempt` to the release's name, durably.
@@ -165,7 +200,7 @@ class Root:
     def switched_to(self, release: Release) -> str:
         """The name of the release that `current` leads to for this project and platform; empty for none."""
         try:
-            project = os.open(release.project, DIRECTORY_FLAGS, dir_fd=self.current)
+            project = self.open_line(release)
         except FileNotFoundError:
             return ""
         try:
@@ -182,6 +217,34 @@ class Root:
             ) from error
         finally:
             os.close(project)
+
+    def lines(self) -> list[tuple[str, str, str]]:
+        """Each link below `current`: project, platform, and the name of the release that it leads to. Raises OSError."""
+        found = []
+        for project in sorted(os.listdir(self.current)):
+            try:
+                directory = os.open(project, DIRECTORY_FLAGS, dir_fd=self.current)
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    continue
+                raise
+            try:
+                for platform in sorted(os.listdir(directory)):
+                    with contextlib.suppress(OSError):  # that is no link
+                        target = os.readlink(platform, dir_fd=directory)
+                        found.append((project, platform, os.path.basename(target)))
+            finally:
+                os.close(directory)
+        return found
+
+    def open_line(self, release: Release) -> int:
+        """The directory below `current` that has the link for the project and platform of `release`. Raises OSError."""
+        return os.open(release.project, DIRECTORY_FLAGS, dir_fd=self.current)
+
+    def leading_to(self, release: Release) -> list[str]:
+        """The links below `current` that lead to `release`, as paths below the root. Raises OSError."""
+        name = str(release)
+        return [f"current/{project}/{platform}" for project, platform, target in self.lines() if target == name]
 
     def switch(
         self,

@@ -144,24 +144,30 @@ def take_over(root: Root, name: str, top: int) -> bool:
         os.close(directory)
 
 
-def sweep(root: Root) -> None:
-    """Remove what ended attempts left, of releases that are installed now; of others what was left long ago. Raises OSError."""
+def sweep(root: Root, *, kept_seconds: float = _KEPT_SECONDS) -> int:
+    """Remove what ended attempts left, of releases that are installed now; of others what was left longer ago than that.
+
+    How many it removed. Raises OSError.
+    """
     witness = Witness(root.path, root.staging)
+    removed = 0
     for found in attempts(root):
-        if found.ended and not _is_of_use(root, found, witness):
+        if found.ended and not _is_of_use(root, found, witness, kept_seconds):
             remove_attempt(root, found.name)
+            removed += 1
     for name in os.listdir(root.staging):
         _remove_stillborn(root, name, witness)
+    return removed
 
 
-def _is_of_use(root: Root, found: Leftover, witness: Witness) -> bool:
+def _is_of_use(root: Root, found: Leftover, witness: Witness, kept_seconds: float) -> bool:
     if not _holds(root, found.name, TREE) and not _holds(root, found.name, TAKEN):
         return False
     try:
         installed = root.recorded(Release.parse(found.owner.release)) is not None
     except PacballError:
         return False
-    return not installed and (witness.silence(found.name) or 0.0) <= _KEPT_SECONDS
+    return not installed and (witness.silence(found.name) or 0.0) < kept_seconds
 
 
 def remove_attempt(root: Root, name: str) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.store.install.site import InstalledSite
 from tests.store.install.world import FakeSource, World, make_tree
 
 
@@ -28,3 +29,8 @@ def source(world):
 @pytest.fixture
 def root(tmp_path):
     return tmp_path / "root"
+
+
+@pytest.fixture
+def site(root, tmp_path):
+    return InstalledSite(root, tmp_path / "trees")
