@@ -100,6 +100,9 @@ def vanished(error: OSError, path: bytes) -> PacballError:
     if error.errno in _REPLACED:
         return Refused("vanished or changed while it was read", place=shown(path),
                        hint="publish a directory that nobody is writing to")  # fmt: skip
+    if error.errno == errno.ENAMETOOLONG:
+        return Refused(f"its path is longer than the {LIMITS.path_bytes} bytes that a path may have", place=shown(path)[:300],
+                       hint="leave it out, or give a shorter path to the directory")  # fmt: skip
     return unavailable(error, shown(path))
 
 
