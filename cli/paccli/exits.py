@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from pacstore.errors import Corrupt, NewerFormat, NotFound, PacballError, Refused, TooLarge, Unavailable, Untrusted
+from pacstore.errors import (
+    ActionFailed,
+    Corrupt,
+    NewerFormat,
+    NotFound,
+    PacballError,
+    Refused,
+    TooLarge,
+    Unavailable,
+    Untrusted,
+)
 
 OK = 0
 DAMAGED = 1
@@ -18,6 +28,7 @@ _CODES: tuple[tuple[type[PacballError], int], ...] = (
     (Untrusted, 8),
     (NewerFormat, 9),
     (Refused, 7),
+    (ActionFailed, 10),
 )
 
 
@@ -29,5 +40,6 @@ def exit_code(error: PacballError) -> int:
 def kind_name(error: PacballError) -> str:
     """The kind of `error` for JSON, for example `not_found`."""
     names = {NotFound: "not_found", Corrupt: "corrupt", TooLarge: "too_large", Unavailable: "unavailable",
-             Untrusted: "untrusted", NewerFormat: "newer_format", Refused: "refused"}  # fmt: skip
+             Untrusted: "untrusted", NewerFormat: "newer_format", Refused: "refused",
+             ActionFailed: "action_failed"}  # fmt: skip
     return next((name for kind, name in names.items() if isinstance(error, kind)), "failed")

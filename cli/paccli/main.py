@@ -12,7 +12,19 @@ from typing import Annotated
 
 import typer
 
-from paccli.commands import backups, doctor, housekeeping, installed, lines, releases, signing, sites, stores, trust
+from paccli.commands import (
+    actions,
+    backups,
+    doctor,
+    housekeeping,
+    installed,
+    lines,
+    releases,
+    signing,
+    sites,
+    stores,
+    trust,
+)
 
 _MMAP_THRESHOLD = -3
 """M_MMAP_THRESHOLD of malloc.h."""
@@ -73,7 +85,7 @@ def _group(name: str, text: str) -> typer.Typer:
 
 _register(app, releases.publish, releases.list_releases, releases.show, releases.diff)
 _register(app, lines.withdraw, lines.attach)
-_register(app, sites.install, stores.serve)
+_register(app, sites.install, actions.validate, stores.serve)
 _register(app, installed.releases, installed.rollback, installed.remove, installed.prune, sites.verify)
 _register(app, doctor.config)
 _STORE = _group("store", "Look after a store.")

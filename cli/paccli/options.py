@@ -13,6 +13,14 @@ from pacstore.errors import Refused, printable
 
 ReleaseName = Annotated[str, typer.Argument(metavar="RELEASE", help="PROJECT-VERSION-PLATFORM")]
 From = Annotated[str | None, typer.Option("--from", metavar="SOURCE", help="A store directory or an http(s) URL.")]
+ActionsAs = Annotated[
+    str | None,
+    typer.Option(
+        "--actions-as",
+        metavar="USER",
+        help="Whom the release's own commands run as. Default: this user; root must name one.",
+    ),
+]
 RootDir = Annotated[Path | None, typer.Option("--root", metavar="DIR", help="The install root.")]
 Grace = Annotated[
     str,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import grp
+import os
 import pwd
 
-from pacstore.errors import NotFound, printable
+from pacstore.contain.running import User
+from pacstore.errors import NotFound, Refused, printable
 
 
 def find_owner(text: str | None) -> tuple[int, int] | None:
@@ -23,6 +25,33 @@ def find_owner(text: str | None) -> tuple[int, int] | None:
             hint=f"name the group too: {uid}:GROUP",
         )
     return uid, own_group
+
+
+def find_user(text: str | None) -> User:
+    """Whom commands of a release are to run as: `text`, a name or number, or this very user where that is not root.
+
+    Raises Refused where root names nobody, or somebody else names another user; NotFound.
+    """
+    us = os.geteuid()
+    if text is None and us == 0:
+        hint = "give --actions-as USER, an account that owns nothing; or --actions-as root if you trust the release that much"
+        raise Refused("as root, the commands of a release run only as a user that is named", place="--actions-as",
+                      hint=hint)  # fmt: skip
+    found = _account(str(us) if text is None else text)
+    if us not in (0, found.uid):
+        raise Refused(f"only root can run commands as {found.name}", place="--actions-as", hint="leave it out")
+    return found
+
+
+def _account(text: str) -> User:
+    try:
+        found = pwd.getpwuid(int(text)) if _is_number(text) else pwd.getpwnam(text)
+    except (KeyError, ValueError) as error:
+        if _is_number(text) and int(text) == os.geteuid():
+            return User(text, os.geteuid(), os.getegid())
+        hint = "name a user that this machine knows"
+        raise NotFound(f"there is no user {printable(text)}", place="--actions-as", hint=hint) from error
+    return User(found.pw_name, found.pw_uid, found.pw_gid)
 
 
 def _user(text: str) -> tuple[int, int | None]:

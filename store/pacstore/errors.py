@@ -46,6 +46,10 @@ class Refused(PacballError):
     """What was asked for is not allowed, or makes no sense; trying again will not help."""
 
 
+class ActionFailed(PacballError):
+    """A command of the release itself failed, ran out of time, or wrote where it may not. `place` is its log."""
+
+
 class Untrusted(Refused):
     """Signatures, versions or roots do not allow this to be believed."""
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from pacstore.attributes import Attributes
 from pacstore.confirm import confirm
+from pacstore.declaration import check_declared
 from pacstore.description import Description, describe
 from pacstore.digest import DIGEST_BYTES, Digest
 from pacstore.document import Numbers
@@ -77,7 +78,8 @@ def publish(
     It waits where `keys` has no online key; with `sign_later` also where it lacks the line's.
 
     The same tree again is a quiet success. Raises Refused where the name is bound to another tree, for what no release
-    may contain, and for files that change meanwhile; NotFound for a missing key; Unavailable when the disk fails.
+    may contain, for a pacball.toml that is not valid (also Corrupt, TooLarge or NewerFormat), and for files that change
+    meanwhile; NotFound for a missing key; Unavailable when the disk fails.
     """
     check_directory(directory, store.path)
     catalog.check_name(release, keys, sign_later=sign_later)
@@ -89,6 +91,7 @@ def publish(
     if existing is not None:
         progress.begin("comparing", extent.total_bytes)
         return _compare(existing, describe(directory, spools=store.staging, progress=_Quiet(progress)))
+    check_declared(directory)
     store.drop_stale_staging(now())
     progress.begin("publishing", extent.total_bytes)
     quiet = _Quiet(progress)

@@ -204,6 +204,7 @@ def show(
 
 def _extent(opened: Opened, entry: CatalogRelease, output: Output, *, gone: bool) -> dict[str, object]:
     """What the documents of a release say; nothing where it may be gone, and is: the catalog's own words are shown then."""
+    from pacstore.declaration import declares  # noqa: PLC0415
     from pacstore.errors import NotFound  # noqa: PLC0415
     from pacstore.install.documents import fetch_documents, fetch_placement  # noqa: PLC0415
 
@@ -216,6 +217,7 @@ def _extent(opened: Opened, entry: CatalogRelease, output: Output, *, gone: bool
         output.note(f"pacball: this source has the release no longer: {error}")
         return {}
     return {
+        "has_actions": declares(documents.manifest.tree),
         "entries": documents.manifest.tree.entries,
         "symlinks": len(documents.manifest.tree.target_lengths),
         "hard_link_groups": len(documents.attributes.group_sizes),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from paccli.options import (
+    ActionsAs,
     AsOf,
     FirstUse,
     From,
@@ -50,6 +51,10 @@ def install(
         list[Path] | None,
         typer.Option("--seed", metavar="DIR", help="Also take from this directory, whoever made it. Repeatable."),
     ] = None,
+    run_actions: Annotated[
+        bool, typer.Option("--run-actions", help="Run the release's own commands (its pacball.toml) before the switch.")
+    ] = False,
+    actions_as: ActionsAs = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Only say what would be done.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -57,19 +62,22 @@ def install(
 ) -> None:
     """Install a release under a root and switch to it; what was interrupted continues."""
     with reporting(as_json=as_json, progress=progress) as output:
-        from paccli.owners import find_owner  # noqa: PLC0415
+        from paccli.owners import find_owner, find_user  # noqa: PLC0415
         from paccli.progress import showing  # noqa: PLC0415
         from paccli.seeding import find_seed_directories  # noqa: PLC0415
         from paccli.settings import load_settings  # noqa: PLC0415
         from paccli.sources import opening  # noqa: PLC0415
         from pacstore import install as installer  # noqa: PLC0415
         from pacstore.errors import Refused  # noqa: PLC0415
-        from pacstore.install.options import InstallOptions  # noqa: PLC0415
+        from pacstore.install.options import ActionOptions, InstallOptions  # noqa: PLC0415
         from pacstore.release import Release  # noqa: PLC0415
         from pacstore.source import states_of  # noqa: PLC0415
 
         name = Release.parse(release)
-        options = InstallOptions(owner=find_owner(owner), switch=switch, seed_directories=find_seed_directories(seed))
+        options = InstallOptions(
+            owner=find_owner(owner), switch=switch, seed_directories=find_seed_directories(seed),
+            actions=ActionOptions(find_user(actions_as)) if run_actions else None,
+        )  # fmt: skip
         where = root or Path(load_settings().root or "")
         if where == Path():
             raise Refused(
@@ -96,6 +104,12 @@ def install(
     return None
 
 
+_PLANNED_ACTIONS = {
+    "run": "runs the release's own commands (pacball.toml) before the switch",
+    "not_run": "does not run the release's own commands (pacball.toml): that needs --run-actions",
+}
+
+
 def _print_plan(output: Output, planned: Plan) -> None:
     """What will be done: for people, and as an event."""
     output.event("plan", {**fields(planned), "fits": planned.fits})
@@ -109,12 +123,21 @@ def _print_plan(output: Output, planned: Plan) -> None:
             output.text(f"  {size(reuse.bytes)} from {printable(reuse.name)}")
         output.text(f"needs {_space(planned.disk_bytes, planned.inodes)}; {_free(planned)}")
         output.text(f"takes up {size(planned.disk_bytes_after)} afterwards")
+    if planned.actions in _PLANNED_ACTIONS:
+        output.text(_PLANNED_ACTIONS[planned.actions])
     if planned.switched:
         link = f"current/{planned.release.project}/{planned.release.platform}"
         before = (
             f"from {planned.switched_from} to {planned.release}" if planned.switched_from else f"to {planned.release}"
         )
         output.text(f"switches {link} {before}")
+
+
+def _actions(done: Installed) -> list[str]:
+    """What became of the release's own commands, for people."""
+    if done.actions == "not_run":
+        return ["  its own commands (pacball.toml) were not run; to run them: the same command with --run-actions"]
+    return [f"  {one.kind} {one.name}: {one.ended}, after {one.seconds:.1f} s; {one.log}" for one in done.ran]
 
 
 def _space(count: int, inodes: int) -> str:
@@ -137,6 +160,8 @@ def _print_installed(output: Output, done: Installed, trust: dict[str, object]) 
             f"  {size(done.bytes_downloaded)} downloaded in {done.requests} requests, "
             f"{size(done.bytes_reused)} reused, {done.seconds:.1f} s"
         )
+    for line in _actions(done):
+        output.text(line)
     if done.switched:
         output.text(f"  current/{done.release.project}/{done.release.platform} leads to it now")
     print_sources(output, done.sources)

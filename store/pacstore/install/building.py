@@ -7,14 +7,17 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pacstore.errors import NotFound, PacballError, Refused
+from pacstore.declaration import FILE, declares
+from pacstore.errors import ActionFailed, NotFound, PacballError, Refused
+from pacstore.install.actions import Actions, Ran, read_declaration
 from pacstore.install.adoption import Adoption
+from pacstore.install.cleansing import cleanse_ended
 from pacstore.install.copying import Copying
 from pacstore.install.crew import Crew
-from pacstore.install.disk import check_owner, disk_at, sync_file_system
+from pacstore.install.disk import check_owner, disk_at, exchange, sync_file_system
 from pacstore.install.documents import Documents, Refresh, fetch_all, fetch_placement, refreshed
 from pacstore.install.downloading import Downloading
-from pacstore.install.generated import settle
+from pacstore.install.generated import Generated, place_record, settle, stage
 from pacstore.install.living import signs_of_life
 from pacstore.install.options import InstallOptions
 from pacstore.install.paths import Paths
@@ -80,6 +83,10 @@ class Building:
     refresh: Refresh | None
     options: InstallOptions
     planned: Callable[[Plan], None] = lambda _: None
+    replace: bool = False
+    """Whether the release is there already, without what its commands generate, and its tree is to be replaced."""
+    ran: tuple[Ran, ...] = ()
+    """The release's own commands that were run."""
 
     def plan(self) -> Plan:
         """What `run` would do; nothing is changed. Raises as `pacstore.install.plan` does."""
@@ -88,6 +95,7 @@ class Building:
 
     def run(self) -> int:
         """Install the release; how many bytes of its files came from local trees. Raises as `install` does."""
+        cleanse_ended(self.root, self.release.release, owner=self.options.owner or (os.geteuid(), os.getegid()))
         for beginning in range(_BEGINNINGS):
             try:
                 reused = self._begin(planned=self.planned if beginning == 0 else lambda _: None)
@@ -136,10 +144,11 @@ class Building:
                 disk_at(f"the tree of {self.release.release} in {self.root.path / PRIVATE}"),
             ):
                 reused = self._fill(attempt, documents, wanted, placement, seeds)
-                self._publish(attempt, documents)
+                generated = self._act(attempt, documents)
+                self._publish(attempt, documents, generated)
         except PacballError as error:
             attempt.give_up()
-            if not self._installed_by_another():
+            if self.replace or isinstance(error, ActionFailed) or not self._installed_by_another():
                 if attempt.displaced:
                     raise _Displaced(error) from error
                 raise
@@ -209,18 +218,52 @@ class Building:
 
         return replaced
 
-    def _publish(self, attempt: Attempt, documents: Documents) -> None:
+    def _act(self, attempt: Attempt, documents: Documents) -> Generated | None:
+        """Run the release's own commands, if they are to be run and there are any: what they generated."""
+        if self.options.actions is None or not declares(documents.manifest.tree):
+            return None
+        name = self.release.release
+        declared, _ = read_declaration(attempt.top, place=f"{FILE} of {name}")
+        top = os.fstat(attempt.top)
+        actions = Actions(
+            self.root,
+            name,
+            attempt,
+            owner=(top.st_uid, top.st_gid),
+            options=self.options.actions,
+            progress=self.progress,
+            now=self.now,
+        )
+        acted = actions.run(Paths(documents.manifest.tree), documents.attributes, declared)
+        self.ran = acted.ran
+        return acted.generated
+
+    def _publish(self, attempt: Attempt, documents: Documents, generated: Generated | None) -> None:
         self.progress.begin("syncing", None)
         sync_file_system(attempt.top)
         name = self.release.release
         self.root.keep(name, documents, attempt.directory)
-        if not self.root.admit(name, attempt.directory, TREE) and not self._installed_by_another():
+        if generated is not None:
+            stage(attempt.directory, generated)
+        if self._admitted(attempt):
+            place_record(self.root, attempt.directory)
+        elif not self._installed_by_another():
             raise Refused(
                 "came into being while it was installed, and pacball did not make it",
                 place=str(self.root.release_path(name)),
                 hint="move it away and run the same command again",
             )
         self.root.keep_missing(name, documents, attempt.directory)
+
+    def _admitted(self, attempt: Attempt) -> bool:
+        """Give the tree its name; False where another has it."""
+        name = self.release.release
+        if not self.replace:
+            return self.root.admit(name, attempt.directory, TREE)
+        # Killed between this and the record, the same call does it once more.
+        exchange(attempt.directory, TREE, self.root.releases, str(name))
+        os.fsync(self.root.releases)
+        return True
 
     def _installed_by_another(self) -> bool:
         return self.root.recorded(self.release.release) == self.release.tree_digest

@@ -14,6 +14,8 @@ from pacstore.errors import Refused, Unavailable
 
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 DIRECTORY_MODE = 0o755
+_EXCHANGE = 2
+"""RENAME_EXCHANGE of linux/fs.h."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -127,6 +129,16 @@ def write_durably(directory: int, name: str, data: bytes, *, through: int) -> No
             os.unlink(temporary, dir_fd=through)
         raise
     os.fsync(directory)
+
+
+def exchange(source: int, name: str, target: int, other: str) -> None:
+    """Exchange the entry `name` of the open directory `source` with `other` of `target`, atomically. Raises OSError."""
+    rename = getattr(_libc, "renameat2", None)
+    if rename is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if rename(source, name.encode(), target, other.encode(), _EXCHANGE) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def make_directory(parent: int, name: str, mode: int) -> int:

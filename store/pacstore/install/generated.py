@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 from pacstore.digest import Digest
 from pacstore.errors import Corrupt, PacballError, Refused
+from pacstore.globs import Patterns
 from pacstore.holdings import check_format, decode_json
 from pacstore.install.disk import DIRECTORY_FLAGS, disk_at, write_durably
-from pacstore.install.globs import Patterns
 from pacstore.install.root import PRIVATE, Root
 from pacstore.install.staging import RECORD, TAKEN, TREE
 from pacstore.limits import LIMITS, MIB
@@ -147,13 +147,6 @@ def has_record(root: Root, release: Release) -> bool:
     """Whether there is a record of `release`, of whatever content. Raises OSError."""
     settle(root)
     return _exists(root.manifests, _name(release))
-
-
-def drop_generated(root: Root, release: Release) -> None:
-    """Remove the record of a release that is removed, durably. Raises OSError."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(_name(release), dir_fd=root.manifests)
-        os.fsync(root.manifests)
 
 
 def stage(attempt: int, generated: Generated) -> None:

@@ -14,11 +14,13 @@ from pathlib import Path
 
 from pacstore.digest import Digest
 from pacstore.errors import Refused
+from pacstore.install.actions import Ran, declares_actions
 from pacstore.install.building import Building
 from pacstore.install.disk import Free, disk_at
 from pacstore.install.documents import Refresh, fetch_all
+from pacstore.install.generated import has_record
 from pacstore.install.history import EventKind
-from pacstore.install.options import DEFAULTS, InstallOptions
+from pacstore.install.options import DEFAULTS, ActionState, InstallOptions
 from pacstore.install.plan import Plan, make_plan, nothing_to_do
 from pacstore.install.root import Root
 from pacstore.install.seeking import find_seeds
@@ -37,7 +39,7 @@ class Installed:
     """What an installation did. `bytes_downloaded` and `requests` are the source's, documents included.
 
     `bytes_reused`: bytes of the release's files that came from local trees. `switched`: whether `current` leads elsewhere now.
-    `sources`: how each source did, since it was opened.
+    `sources`: how each source did, since it was opened. `actions`: what became of the release's own commands, `ran` those run.
     """
 
     release: Release
@@ -52,6 +54,8 @@ class Installed:
     already_installed: bool
     switched: bool
     sources: tuple[SourceState, ...] = ()
+    actions: ActionState = ActionState.NONE
+    ran: tuple[Ran, ...] = ()
 
 
 def install(
@@ -81,8 +85,12 @@ def install(
     before = (source.traffic.bytes_downloaded, source.traffic.requests)
     with disk_at(str(root)), Root.open(root) as opened:
         reused = None
-        if not _already(opened, release):
-            reused = Building(release, opened, source, progress, now, refresh, options, planned).run()
+        building = Building(release, opened, source, progress, now, refresh, options, planned)
+        installed = _already(opened, release)
+        building.replace = installed and _to_be_run(opened, release, options)
+        if building.replace or not installed:
+            reused = building.run()
+        actions = _state(opened, release, building)
         believed = trust.fields(release) if trust is not None else None
         if reused is not None:
             _remember(opened, release, source.name, now(), believed, options)
@@ -102,7 +110,24 @@ def install(
             already_installed=reused is None,
             switched=switched,
             sources=states_of(source),
+            actions=actions,
+            ran=building.ran,
         )
+
+
+def _to_be_run(root: Root, release: CatalogRelease, options: InstallOptions) -> bool:
+    """Whether the commands of an installed release are to be run now, because they were not before."""
+    if options.actions is None or not declares_actions(root, release.release):
+        return False
+    return not has_record(root, release.release)
+
+
+def _state(root: Root, release: CatalogRelease, building: Building) -> ActionState:
+    if building.ran:
+        return ActionState.RUN
+    if not declares_actions(root, release.release):
+        return ActionState.NONE
+    return ActionState.RUN_BEFORE if has_record(root, release.release) else ActionState.NOT_RUN
 
 
 def _remember(
@@ -147,9 +172,11 @@ def plan(
         with contextlib.closing(find_seeds(None, wanted, release.release, options=options, progress=progress)) as seeds:
             return make_plan(release, wanted, placement, seeds, free=free, switched_from="", options=options)
     with disk_at(str(root)), Root.open(root) as opened:
-        if _already(opened, release):
-            return nothing_to_do(release, opened.switched_to(release.release), options)
-        return Building(release, opened, source, progress, lambda: 0.0, refresh, options).plan()
+        building = Building(release, opened, source, progress, lambda: 0.0, refresh, options)
+        if _already(opened, release) and not _to_be_run(opened, release, options):
+            state = _state(opened, release, building)
+            return nothing_to_do(release, opened.switched_to(release.release), options, state)
+        return building.plan()
 
 
 def _free_above(root: Path, options: InstallOptions) -> Free:

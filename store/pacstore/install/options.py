@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from pacstore.contain import landlock
+from pacstore.contain.running import GRACE_SECONDS, LOG_BYTES, User
 from pacstore.install.disk import Free, folds_case, free_space
 from pacstore.limits import KIB, MIB
+
+
+class ActionState(enum.StrEnum):
+    """What becomes, or became, of a release's own commands (docs/actions.md)."""
+
+    NONE = "none"
+    NOT_RUN = "not_run"
+    RUN = "run"
+    RUN_BEFORE = "run_before"
+
+
+@dataclass(frozen=True)
+class ActionOptions:
+    """How a release's own commands are run: as whom, under which version of Landlock (0 for none), how their end is awaited."""
+
+    user: User
+    landlock: int = field(default_factory=landlock.version)
+    grace_seconds: float = GRACE_SECONDS
+    log_bytes: int = LOG_BYTES
 
 
 @dataclass(frozen=True)
@@ -19,6 +41,7 @@ class InstallOptions:
     one pack that are no further apart are asked for together. `open_directories`: descriptors a thread keeps; `open_files`:
     unfinished files kept open by all of them. `seeds`: of how many installed releases chunks are looked for at most;
     `seed_directories`: other directories to look in, which pacball need not have made.
+    `actions`: how the release's own commands are run, None for not at all.
     `owner`: user and group id that everything installed is given, None for those of the process.
     `free_space` and `folds_case` ask about the file system of an open directory.
     """
@@ -32,6 +55,7 @@ class InstallOptions:
     seeds: int = 8
     seed_directories: tuple[Path, ...] = ()
     switch: bool = True
+    actions: ActionOptions | None = None
     owner: tuple[int, int] | None = None
     free_space: Callable[[int], Free] = free_space
     folds_case: Callable[[int], bool] = folds_case

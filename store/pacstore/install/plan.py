@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pacstore.declaration import declares
 from pacstore.digest import Digest
 from pacstore.errors import Unavailable
 from pacstore.install.disk import Free
-from pacstore.install.options import InstallOptions
+from pacstore.install.options import ActionState, InstallOptions
 from pacstore.install.planning import plan_fetch
 from pacstore.install.seeds import Seeds
 from pacstore.install.wanted import Wanted
@@ -35,6 +36,7 @@ class Plan:
     `requests` and `bytes_to_download` (compressed, as they travel) are of packs alone; `bytes_of_documents` come on top.
     `disk_bytes` and `inodes` must be free for it to begin; `disk_bytes_after` is what the installed release takes up.
     `disk_bytes_free` and `inodes_free` are what this user may still use there, None where that is not known or not limited.
+    `actions` says whether the release has commands of its own, and whether they will be run.
     `switched_from` is the release that `current` leads to now, empty for none; `switched` whether it will lead elsewhere.
     """
 
@@ -54,6 +56,7 @@ class Plan:
     disk_bytes_free: int | None = None
     inodes: int = 0
     inodes_free: int | None = None
+    actions: ActionState = ActionState.NONE
 
     @property
     def fits(self) -> bool:
@@ -93,10 +96,17 @@ def make_plan(
         disk_bytes_free=free.bytes,
         inodes=inodes,
         inodes_free=free.inodes,
+        actions=_actions(wanted, options),
     )
 
 
-def nothing_to_do(release: CatalogRelease, switched_from: str, options: InstallOptions) -> Plan:
+def _actions(wanted: Wanted, options: InstallOptions) -> ActionState:
+    if not declares(wanted.manifest.tree):
+        return ActionState.NONE
+    return ActionState.NOT_RUN if options.actions is None else ActionState.RUN
+
+
+def nothing_to_do(release: CatalogRelease, switched_from: str, options: InstallOptions, actions: ActionState) -> Plan:
     """The plan for a release that is installed: at most the switch."""
     return Plan(
         release=release.release,
@@ -105,6 +115,7 @@ def nothing_to_do(release: CatalogRelease, switched_from: str, options: InstallO
         switched_from=switched_from,
         switched=options.switch and switched_from != str(release.release),
         bytes_total=release.total_bytes,
+        actions=actions,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from pacstore.document import Numbers, row_keys
 from pacstore.errors import PacballError, printable
+from pacstore.install.cleansing import is_marked
 from pacstore.install.directories import Directories
 from pacstore.install.disk import DIRECTORY_FLAGS
 from pacstore.install.foreign import search_directory
@@ -93,7 +94,9 @@ def _attempts(root: Root, manifest: Manifest, release: Release) -> Iterator[Seed
             continue
         with contextlib.suppress(OSError):
             top = open_tree(root, found.name)
-            yield Seed("an interrupted attempt", top, Recorded(manifest), found.name, found.ended)
+            # Files that foreign commands were let at are copied, not taken over.
+            ended = found.ended and not is_marked(root, found.name)
+            yield Seed("an interrupted attempt", top, Recorded(manifest), found.name, ended)
 
 
 def _releases(root: Root, release: Release, most: int, progress: Progress) -> Iterator[tuple[Seed, Manifest]]:

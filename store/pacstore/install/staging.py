@@ -11,12 +11,12 @@ import errno
 import json
 import os
 import secrets
-import shutil
 from dataclasses import asdict, dataclass, replace
 
 from pacstore.digest import Digest
 from pacstore.errors import PacballError
 from pacstore.holdings import decode_json
+from pacstore.install.clearing import clear_tree
 from pacstore.install.disk import DIRECTORY_FLAGS, DIRECTORY_MODE, write_durably
 from pacstore.install.living import OWNER, SILENT_SECONDS, Owner, Witness, process_started, this_machine
 from pacstore.install.root import PRIVATE_MODE, Root
@@ -184,7 +184,7 @@ def remove_attempt(root: Root, name: str) -> None:
                 os.fsync(directory)
         finally:
             os.close(directory)
-    shutil.rmtree(name, ignore_errors=True, dir_fd=root.staging)
+    clear_tree(root.staging, name.encode())
 
 
 def _named(root: Root, owner: Owner) -> Attempt:

@@ -7,9 +7,9 @@ import pytest
 
 from pacstore.digest import Digest
 from pacstore.errors import Corrupt, NewerFormat, PacballError, Refused, TooLarge
+from pacstore.globs import Patterns
 from pacstore.install import generated as records
-from pacstore.install.generated import Generated, Made, drop_generated, has_record, place_record, read_generated, stage
-from pacstore.install.globs import Patterns
+from pacstore.install.generated import Generated, Made, has_record, place_record, read_generated, stage
 from pacstore.install.root import Root
 from pacstore.install.staging import Attempt, remove_attempt, sweep
 from pacstore.release import Release
@@ -109,10 +109,9 @@ def test_too_many_paths():
 def test_no_record(opened):
     assert read_generated(opened, RELEASE) is None
     assert not has_record(opened, RELEASE)
-    drop_generated(opened, RELEASE)
 
 
-def test_it_is_kept_and_dropped(opened):
+def test_it_is_kept(opened):
     made = attempt(opened)
     stage(made.directory, RECORD)
     assert not has_record(opened, RELEASE)
@@ -126,8 +125,6 @@ def test_it_is_kept_and_dropped(opened):
     os.rename(f"{NAME}.generated", f"{other}.generated", src_dir_fd=opened.manifests, dst_dir_fd=opened.manifests)
     with pytest.raises(Corrupt, match="another release"):
         read_generated(opened, other)
-    drop_generated(opened, other)
-    assert os.listdir(opened.manifests) == []
 
 
 def test_killed_between_the_tree_and_its_record(opened):

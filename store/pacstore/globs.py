@@ -85,20 +85,24 @@ class Patterns:
         """Whether an entry directly in the directory at `states` can be met by a pattern."""
         return any(at + 1 == self._lengths[number] for number, at in states)
 
-    def nexts(self, states: States) -> tuple[set[str], bool]:
-        """The names of directories that must be there for something further below to be met; whether any name will do."""
-        names: set[str] = set()
-        free = False
+    def free(self, states: States) -> bool:
+        """Whether directories of names that nobody knows yet may lead from the directory at `states` to what is met."""
+        return any(
+            at + 1 < self._lengths[number] and bool(_WILDCARDS & set(self._components[number][at]))
+            for number, at in states
+            if at < self._lengths[number] and self._components[number][at] != MANY
+        )
+
+    def needed(self, states: States) -> dict[str, States]:
+        """The directories that must be in the one at `states` for something below them to be met, by name.
+
+        Their states are what is special to them: that `**` may also stand for more is left out, so each leads nearer to an end.
+        """
+        found: dict[str, set[tuple[int, int]]] = {}
         for number, at in states:
-            if at + 1 < self._lengths[number]:
-                name = self._components[number][at]
-                if name == MANY:
-                    continue
-                if _WILDCARDS & set(name):
-                    free = True
-                else:
-                    names.add(name)
-        return names, free
+            if at + 1 < self._lengths[number] and not _WILDCARDS & set(self._components[number][at]):
+                found.setdefault(self._components[number][at], set()).add((number, at + 1))
+        return {name: self._closure(iter(sorted(after))) for name, after in found.items()}
 
     def matches(self, path: str) -> bool:
         """Whether `path` is met by a pattern."""

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pacstore.errors import Refused
-from pacstore.install.globs import Patterns
+from pacstore.globs import Patterns
 
 MET = [
     ("etc/setup.sh", "etc/setup.sh"),
@@ -79,11 +79,15 @@ def test_no_patterns_meet_nothing():
 
 
 def test_which_directories_must_be_there():
-    patterns = Patterns(["lib/**/__pycache__/**", "var/cache/x", "opt/*/y/z"], place="here")
-    assert patterns.nexts(patterns.start()) == ({"lib", "var", "opt"}, False)
-    assert patterns.nexts(patterns.of("lib/a")) == ({"__pycache__"}, False)
-    assert patterns.nexts(patterns.of("opt")) == (set(), True)
-    assert patterns.nexts(patterns.of("lib/__pycache__")) == ({"__pycache__"}, False)
+    patterns = Patterns(["lib/**/__pycache__/**", "var/cache/x", "opt/*/y/z", "**/a/**/b/*"], place="here")
+    needed = lambda path: set(patterns.needed(patterns.of(path)))  # noqa: E731
+    free = lambda path: patterns.free(patterns.of(path))  # noqa: E731
+    assert (needed(""), free("")) == ({"lib", "var", "opt", "a"}, False)
+    assert (needed("lib/c"), free("lib/c")) == ({"__pycache__", "a"}, False)
+    assert (needed("opt"), free("opt")) == ({"a"}, True)
+    below = patterns.needed(patterns.of("c"))["a"]
+    assert set(patterns.needed(below)) == {"b"}
+    assert patterns.holds(patterns.needed(below)["b"])
 
 
 def test_nasty_patterns_take_no_time():

@@ -1,0 +1,331 @@
+"""Actions: a release's own commands, run in its staging tree before it gets its name, and what they leave there.
+
+Order: everything is verified and written; what the patterns of pacball.toml allow is opened to the commands; they run; everything
+is taken back, compared with the manifest, and what was generated is described for the record; then the release's checks run,
+which may write nowhere, and the tree is compared again. Whatever fails, the installation fails and nothing is switched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import Path
+
+from pacstore.attributes import Attributes
+from pacstore.contain.running import Ended, Order, User, run
+from pacstore.declaration import FILE, FILE_BYTES, Command, Declaration
+from pacstore.document import Numbers
+from pacstore.errors import ActionFailed
+from pacstore.install.cleansing import mark, unmark
+from pacstore.install.clearing import clear_tree
+from pacstore.install.comparison import Comparison, Snapshot, compare_made, take_snapshot
+from pacstore.install.directories import Directories
+from pacstore.install.disk import make_directory
+from pacstore.install.generated import Generated, Made
+from pacstore.install.harvest import Faults, Harvest
+from pacstore.install.logs import Log, new_log
+from pacstore.install.options import ActionOptions
+from pacstore.install.paths import Paths
+from pacstore.install.places import find_places, hand_over
+from pacstore.install.root import PRIVATE, PRIVATE_MODE, Root
+from pacstore.install.skeleton import finish_directories
+from pacstore.install.staging import TREE, Attempt
+from pacstore.progress import Progress
+from pacstore.release import Release
+from pacstore.storage import Clock
+
+SCRATCH = "scratch"
+"""The directory in an attempt that commands have for themselves: HOME, and TMPDIR in it."""
+PASSABLE = 0o711
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_OPEN_DIRECTORIES = 64
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One command that was run: of which kind (`after_install`, `validate`), how it ended, and where its output is."""
+
+    kind: str
+    name: str
+    passed: bool
+    ended: str
+    seconds: float
+    log: Path
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where commands of a release run: in `tree`, which is or will be `prefix`; `scratch` is for themselves. All absolute."""
+
+    root: Root
+    release: Release
+    tree: Path
+    prefix: Path
+    scratch: Path
+
+    def environment(self, user: User) -> dict[str, str]:
+        """All that commands find in their environment."""
+        return {
+            "PATH": _PATH,
+            "LANG": "C.UTF-8",
+            "HOME": str(self.scratch),
+            "TMPDIR": str(self.scratch / "tmp"),
+            "USER": user.name,
+            "LOGNAME": user.name,
+            "SHELL": "/bin/sh",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PACBALL_PREFIX": str(self.prefix),
+            "PACBALL_STAGING": str(self.tree),
+            "PACBALL_RELEASE": str(self.release),
+            "PACBALL_PROJECT": self.release.project,
+            "PACBALL_VERSION": self.release.version,
+            "PACBALL_PLATFORM": self.release.platform,
+        }
+
+
+def declares_actions(root: Root, release: Release) -> bool:
+    """Whether the installed `release` has a file of declarations."""
+    with contextlib.suppress(OSError):
+        directory = os.open(
+            str(release), os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root.releases
+        )
+        try:
+            return stat.S_ISREG(os.stat(FILE, dir_fd=directory, follow_symlinks=False).st_mode)
+        finally:
+            os.close(directory)
+    return False
+
+
+def read_declaration(top: int, *, place: str) -> tuple[Declaration, bytes]:
+    """What the tree with the open directory `top` declares, and in what bytes. Raises as `Declaration.parse`, and OSError."""
+    descriptor = os.open(FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=top)
+    with open(descriptor, "rb") as file:
+        data = file.read(FILE_BYTES + 1)
+    return Declaration.parse(data, place=place), data
+
+
+class Commands:
+    """Runs commands at one site, one after another, and says what came of each."""
+
+    def __init__(self, site: Site, options: ActionOptions, progress: Progress, now: Clock) -> None:
+        self._site = site
+        self._options = options
+        self._progress = progress
+        self._now = now
+
+    def run(
+        self,
+        kind: str,
+        commands: Sequence[Command],
+        *,
+        writable: Sequence[str],
+        started: Callable[[int], None] = lambda _: None,
+        to_the_end: bool = False,
+    ) -> list[Ran]:
+        """Run them, up to and with the first that fails, or `to_the_end`. Raises OSError, Unavailable."""
+        done = []
+        for number, command in enumerate(commands, 1):
+            self._progress.begin(f"running {command.name}", None)
+            name = f"{kind}-{number}-{command.name}"
+            with new_log(self._site.root, self._site.release, name, now=self._now()) as log:
+                done.append(self._run(kind, command, writable, log, started))
+            if not done[-1].passed and not to_the_end:
+                break
+        return done
+
+    def _run(
+        self, kind: str, command: Command, writable: Sequence[str], log: Log, started: Callable[[int], None]
+    ) -> Ran:
+        site, user = self._site, self._options.user
+        values = {"prefix": str(site.prefix), "staging": str(site.tree), "release": str(site.release)}
+        argv = command.argv(values)
+        log.say(
+            f"{kind} {command.name} of {site.release}",
+            f"runs {list(argv)} in {site.tree}",
+            f"as {user.name}, for {command.timeout_seconds} s at most; {self._bounds()}",
+        )
+        order = Order(
+            argv=argv, directory=str(site.tree), environment=site.environment(user), user=user,
+            timeout_seconds=command.timeout_seconds, writable=tuple(writable), scratch=str(site.scratch),
+            landlock=self._options.landlock, grace_seconds=self._options.grace_seconds,
+            log_bytes=self._options.log_bytes,
+        )  # fmt: skip
+        ended = run(order, log.descriptor, started=started)
+        self._tell(command, ended, log)
+        return Ran(kind, command.name, ended.passed, str(ended), ended.seconds, log.path)
+
+    def _bounds(self) -> str:
+        if self._options.landlock:
+            return f"Landlock {self._options.landlock} keeps it from writing elsewhere"
+        return "this kernel has no Landlock: only its user's permissions keep it from writing elsewhere"
+
+    def _tell(self, command: Command, ended: Ended, log: Log) -> None:
+        warn = self._progress.warn
+        if not ended.passed:
+            for line in log.last_lines():
+                warn(f"{command.name}: {line}")
+        notes = [f"it {ended}, after {ended.seconds:.1f} s"]
+        if ended.dropped_bytes:
+            notes.insert(0, f"{ended.dropped_bytes:,} further bytes of output were dropped")
+        if ended.left and not ended.timed_out:
+            notes.append(f"{ended.left} processes that it left running were ended")
+            warn(f"{command.name}: {notes[-1]}")
+        if ended.stuck:
+            notes.append(f"{ended.stuck} of its processes cannot be ended")
+            warn(f"{command.name}: {notes[-1]}: look for them, and for a file system that does not answer")
+        log.say(*notes)
+
+
+@dataclass(frozen=True)
+class Acted:
+    """What came of a release's commands: the record, and each command that was run."""
+
+    generated: Generated
+    ran: tuple[Ran, ...]
+
+
+class Actions:
+    """All commands of one release, at the tree of one attempt, which belongs to `owner` (user and group id)."""
+
+    def __init__(
+        self,
+        root: Root,
+        release: Release,
+        attempt: Attempt,
+        *,
+        owner: tuple[int, int],
+        options: ActionOptions,
+        progress: Progress,
+        now: Clock,
+    ) -> None:
+        self._root = root
+        self._release = release
+        self._attempt = attempt
+        self._owner = owner
+        self._options = options
+        self._progress = progress
+        above = Path(os.path.abspath(root.path))
+        staging = above / PRIVATE / "staging" / attempt.name
+        site = Site(root, release, staging / TREE, above / "releases" / str(release), staging / SCRATCH)
+        self._commands = Commands(site, options, progress, now)
+
+    def run(self, paths: Paths, attributes: Attributes, declared: Declaration) -> Acted:
+        """Run everything. Raises ActionFailed; Refused for too much; OSError, Unavailable."""
+        mark(self._attempt.directory, os.getpid())
+        with passage(self._root, self._attempt.directory, self._options.user):
+            tree = _Tree(paths, attributes.mtimes, self._attempt.top)
+            ran: list[Ran] = []
+            made: dict[str, Made] = {}
+            if declared.after_install:
+                made = self._generate(tree, declared, ran)
+            if declared.validate:
+                with tree.opening() as directories:
+                    snapshot = take_snapshot(paths, directories)
+                ran += self._run("validate", declared.validate, ())
+                self._compare(tree, snapshot, made, opened=frozenset())
+        unmark(self._attempt.directory)
+        return Acted(Generated(self._release, paths.tree.digest, declared.generated, made), tuple(ran))
+
+    def _generate(self, tree: _Tree, declared: Declaration, ran: list[Ran]) -> dict[str, Made]:
+        user = self._options.user
+        places = find_places(tree.paths, declared.generated)
+        with tree.opening() as directories:
+            hand_over(places, directories, tree.paths, user)
+            snapshot = take_snapshot(tree.paths, directories)
+        ran += self._run("after_install", declared.after_install, places.writable)
+        self._progress.begin("checking what was generated", None)
+        harvest = Harvest(tree.paths, places, tree.mtimes, user=user, owner=self._owner)
+        with tree.opening() as directories:
+            harvest.run(directories, tree.top)
+        harvested = {place.entry for place in places.places}
+        self._compare(tree, snapshot, harvest.made, opened=places.opened, harvested=harvested, faults=harvest.faults)
+        with tree.opening() as directories:
+            finish_directories(directories, tree.paths, tree.mtimes, owner=None)
+        return harvest.made
+
+    def _run(self, kind: str, commands: Sequence[Command], writable: Sequence[str]) -> list[Ran]:
+        directory = self._attempt.directory
+        done = self._commands.run(kind, commands, writable=writable, started=lambda pid: mark(directory, pid))
+        if not done[-1].passed:
+            raise ActionFailed(
+                f"the command {done[-1].name} ({kind}) of {self._release} {done[-1].ended}; nothing was switched",
+                place=str(done[-1].log),
+                hint="read that log; the same command starts again from a clean tree",
+            )
+        return done
+
+    def _compare(
+        self,
+        tree: _Tree,
+        snapshot: Snapshot,
+        made: Mapping[str, Made],
+        *,
+        opened: AbstractSet[int],
+        harvested: AbstractSet[int] = frozenset(),
+        faults: Faults | None = None,
+    ) -> None:
+        """Raise ActionFailed unless the tree is its manifest's, but for what was `made`. Directories are entry numbers."""
+        user = self._options.user
+        exposed: AbstractSet[int] | None = None
+        if user.uid not in (0, self._owner[0]):
+            exposed = set()
+        elif self._options.landlock and user.uid != 0:
+            exposed = opened
+        comparison = Comparison(
+            tree.paths,
+            snapshot,
+            tree.mtimes,
+            exposed=exposed,
+            made=made,
+            owner=self._owner,
+            harvested=harvested,
+            faults=faults,
+        )
+        with tree.opening() as directories:
+            self._judge(comparison.run(directories))
+        self._judge(compare_made(made, tree.top, owner=self._owner))
+
+    def _judge(self, faults: Faults) -> None:
+        if faults.count:
+            raise ActionFailed(
+                f"the commands of {self._release} wrote where they may not: {faults}; nothing was switched",
+                place=str(self._root.path / PRIVATE / "logs" / str(self._release)),
+                hint=f"tell its publisher that {FILE} must declare all that its commands generate",
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class _Tree:
+    """A tree being worked on: its entries, their times in seconds, and its open top directory."""
+
+    paths: Paths
+    mtimes: Numbers
+    top: int
+
+    @contextlib.contextmanager
+    def opening(self) -> Iterator[Directories]:
+        """Its directories, opened anew each time: one that was opened before a command ran may have been moved away by it."""
+        with contextlib.closing(Directories(self.top, self.paths, limit=_OPEN_DIRECTORIES)) as directories:
+            yield directories
+
+
+@contextlib.contextmanager
+def passage(root: Root, attempt: int, user: User) -> Iterator[None]:
+    """A way to the attempt, and a scratch directory in it, for `user`; closed and removed at the end. Raises OSError."""
+    scratch = make_directory(attempt, SCRATCH, PRIVATE_MODE)
+    try:
+        os.close(make_directory(scratch, "tmp", PRIVATE_MODE))
+        if user.changes:
+            for directory in (root.private, root.staging, attempt):
+                os.fchmod(directory, PASSABLE)
+            os.chown("tmp", user.uid, user.gid, dir_fd=scratch, follow_symlinks=False)
+            os.fchown(scratch, user.uid, user.gid)
+        yield
+    finally:
+        os.close(scratch)
+        os.fchmod(attempt, PRIVATE_MODE)
+        clear_tree(attempt, SCRATCH.encode())
