@@ -25,6 +25,7 @@ LISTED = {
 }  # fmt: skip
 SHOWN = LISTED | {
     "provenance",
+    "has_actions",
     "entries",
     "symlinks",
     "hard_link_groups",
