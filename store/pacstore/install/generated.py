@@ -154,13 +154,6 @@ def stage(attempt: int, generated: Generated) -> None:
     write_durably(attempt, RECORD, generated.encode(), through=attempt)
 
 
-def unstage(attempt: int) -> None:
-    """Remove the record from the open directory of an attempt whose tree did not get the name. Raises OSError."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(RECORD, dir_fd=attempt)
-        os.fsync(attempt)
-
-
 def place_record(root: Root, attempt: int) -> None:
     """Move the record of an attempt, whose tree has got its release's name, into place, durably.
 
