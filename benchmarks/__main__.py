@@ -21,8 +21,10 @@ from benchmarks import (
     memory,
     ours,
     peers,
+    scale,
     scratch,
     serving,
+    site,
     update,
     versions,
 )
@@ -35,6 +37,8 @@ GROUPS: dict[str, Callable[[Bench], Outcome]] = {
     "update": update.measure,
     "versions": versions.measure,
     "memory": memory.measure,
+    "site": site.measure,
+    "scale": scale.measure,
     "serving": serving.measure,
     "catalog": catalog.measure,
 }

@@ -11,6 +11,8 @@ want rsync rsync
 want zstd zstd
 want curl curl
 want tar tar
+want b3sum b3sum
+want mkfs.btrfs btrfs-progs
 want mkfs.ext4 e2fsprogs
 want mount mount
 [ -n "$missing" ] || exit 0

@@ -77,6 +77,11 @@ def install(source: str, label: str, root: Path, *, home: Path) -> Command:
     return Command([PROGRAM, "install", release(label), *options], environment(home))
 
 
+def verify(label: str, root: Path, *, home: Path) -> Command:
+    """Verifies what is installed in ``root``."""
+    return Command([PROGRAM, "verify", release(label), "--root", str(root), "--json"], environment(home))
+
+
 @contextmanager
 def served(home: Path) -> Iterator[Daemon]:
     """`pacball serve` over the store of ``home``."""

@@ -20,6 +20,7 @@ PROGRAMS = {
     "zstd": ("zstd", "--version"),
     "curl": ("curl", "--version"),
     "tar": ("tar", "--version"),
+    "b3sum": ("b3sum", "--version"),
 }
 
 

@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 EXT4, TMPFS, DIRECTORY = "ext4 on a loop device", "tmpfs", "plain directory"
+BTRFS = "compressing btrfs on a loop device"
 IMAGE_BYTES = 32 << 30  # sparse: only what is written takes room
 INODES = 500_000
+COMPRESSING_BYTES = 400 << 30  # sparse as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +40,31 @@ def fresh(parent: Path, *, need_bytes: int) -> Iterator[Scratch]:
 
     Raises ScratchFullError if fewer than ``need_bytes`` are free under ``parent``.
     """
+    with _home(parent, need_bytes) as home:
+        yield Scratch(home / "fs", _make(home))
+
+
+@contextmanager
+def compressing(parent: Path, *, need_bytes: int) -> Iterator[Scratch]:
+    """The same on a file system that compresses what is written; without root, as ``fresh``."""
+    with _home(parent, need_bytes) as home:
+        if os.geteuid() == 0:
+            (home / "fs").mkdir()
+            _mount_btrfs(home, home / "fs")
+            yield Scratch(home / "fs", BTRFS)
+        else:
+            yield Scratch(home / "fs", _make(home))
+
+
+@contextmanager
+def _home(parent: Path, need_bytes: int) -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(parent).free
     if free < need_bytes:
         raise ScratchFullError(f"{parent} has {free >> 20} MiB free; this measurement needs {need_bytes >> 20} MiB")
     home = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
     try:
-        yield Scratch(home / "fs", _make(home))
+        yield home
     finally:
         _remove(home)
 
@@ -79,6 +99,14 @@ def _mount_ext4(home: Path, mount: Path) -> None:
     # noinit_itable: no kernel thread that goes on initialising while we measure
     _quietly("mount", "-o", "loop,noatime,noinit_itable", str(image), str(mount))
     (mount / "lost+found").rmdir()
+
+
+def _mount_btrfs(home: Path, mount: Path) -> None:
+    image = home / "image"
+    with image.open("wb") as file:
+        file.truncate(COMPRESSING_BYTES)
+    _quietly("mkfs.btrfs", "-q", str(image))
+    _quietly("mount", "-o", "loop,noatime,compress=zstd:1", str(image), str(mount))
 
 
 def _mount_tmpfs(_home: Path, mount: Path) -> None:

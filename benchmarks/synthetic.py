@@ -43,6 +43,7 @@ class _Frames:
     """Frames as a placement lists them, and the sparse packs that they are written to."""
 
     public: Path
+    release: str
     offset: int = FRAMES_BEGIN
     packs: list[Digest] = field(default_factory=list)
     pack_lengths: list[int] = field(default_factory=list)
@@ -52,7 +53,7 @@ class _Frames:
         """Write a frame; a pack that is full ends before it."""
         if not self.packs or self.offset > PACK_BYTES:
             self._end_pack()
-            self.packs.append(Digest(blake3(b"pack %d" % len(self.packs)).digest()))
+            self.packs.append(Digest(blake3(f"{self.release} pack {len(self.packs)}".encode()).digest()))
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._path.touch()
             self.offset = FRAMES_BEGIN
@@ -105,15 +106,17 @@ class _Content:
     offsets: list[int] = field(default_factory=list)
 
 
-def make(home: Path, release: Release, *, files: int) -> int:
-    """Make a store at `home`/store, with keys in `home`/keys, that has `release` with so many files; its plain bytes.
+def make(home: Path, release: Release, *, files: int, changed_every: int = 0) -> int:
+    """Make `release` with so many files, in a store at `home`/store with keys in `home`/keys; its plain bytes.
 
+    Its files are always the same, but for one of `changed_every`, whose chunks only this release has.
     Every sixth file has seven chunks of 128 KiB, the others one of 20 kB: 170 kB a file, two chunks a file.
     """
-    with Store.create(home / "store", state_dir=None) as store:
+    with Store.create(home / "store") as store:
         catalog, keys = open_or_create_catalog(store, home / "keys", None, None, lambda _: None)
-        frames, content, tree = _Frames(store.path / "public"), _Content(), TreeBuilder()
-        _fill(tree, content, frames, files)
+        frames = _Frames(store.path / "public", str(release))
+        content, tree = _Content(), TreeBuilder()
+        _fill(tree, content, frames, _Files(files, str(release), changed_every))
         document = tree.encode()
         manifest_bytes = encode_manifest(
             document, np.array(content.counts, "<u4").tobytes(), np.array(content.lengths, "<u4").tobytes(), content.ids
@@ -139,7 +142,20 @@ def make(home: Path, release: Release, *, files: int) -> int:
         return entry.total_bytes
 
 
-def _fill(tree: TreeBuilder, content: _Content, frames: _Frames, files: int) -> None:
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """How many files there are, and which of them only this release has."""
+
+    count: int
+    release: str
+    changed_every: int
+
+    def seed(self, file: int) -> str:
+        """What makes the content of a file its own."""
+        return f"{self.release} {file}" if self.changed_every and file % self.changed_every == 0 else f"{file}"
+
+
+def _fill(tree: TreeBuilder, content: _Content, frames: _Frames, files: _Files) -> None:
     """Add all files, in directories of two levels, and write their frames."""
     with ThreadPoolExecutor(2) as pool:
         jobs = pool.map(_frame, _runs(tree, files))
@@ -160,38 +176,36 @@ def _fill(tree: TreeBuilder, content: _Content, frames: _Frames, files: int) -> 
 _Frame = tuple[bytes, int, list[tuple[int, bytes]], list[tuple[int, int, bytes]]]
 
 
-def _frame(first_and_counts: tuple[int, list[int]]) -> _Frame:
+def _frame(seeds_and_counts: list[tuple[str, int]]) -> _Frame:
     """A run of files compressed, its plain length, (length, id) of each chunk, (chunks, size, digest) of each file."""
-    number, counts = first_and_counts
     plain = bytearray()
     chunks: list[tuple[int, bytes]] = []
     whole: list[tuple[int, int, bytes]] = []
-    for count in counts:
+    for seed, count in seeds_and_counts:
         begin = len(plain)
-        for _ in range(count):
-            length = LARGE_CHUNK_BYTES if count > 1 else SMALL_BYTES
-            chunk = blake3(b"chunk %d" % (number + len(chunks))).digest() + _FILLER[: length - 32]
+        length = LARGE_CHUNK_BYTES if count > 1 else SMALL_BYTES
+        for number in range(count):
+            chunk = blake3(f"{seed} {number}".encode()).digest() + _FILLER[: length - 32]
             chunks.append((length, blake3(chunk).digest()))
             plain += chunk
-        digest = blake3(memoryview(plain)[begin:]).digest()
-        whole.append((count, len(plain) - begin, digest))
+        whole.append((count, len(plain) - begin, blake3(memoryview(plain)[begin:]).digest()))
     return compress(plain, 1), len(plain), chunks, whole
 
 
-def _runs(tree: TreeBuilder, files: int) -> Iterator[tuple[int, list[int]]]:
-    """Runs of files that make up a frame each: the number of the first chunk, and how many chunks each file has."""
-    first, counts, size, chunks = 0, [], 0, 0
-    for file in range(files):
+def _runs(tree: TreeBuilder, files: _Files) -> Iterator[list[tuple[str, int]]]:
+    """Runs of files that make up a frame each: what makes each one's content its own, and how many chunks it has."""
+    run: list[tuple[str, int]] = []
+    size = 0
+    for file in range(files.count):
         _add(tree, file)
         count = LARGE_CHUNKS if file % LARGE_EVERY == 0 else 1
         length = count * LARGE_CHUNK_BYTES if count > 1 else SMALL_BYTES
-        if size + length > FRAME_BYTES and counts:
-            yield first, counts
-            first, counts, size = chunks, [], 0
-        counts.append(count)
+        if size + length > FRAME_BYTES and run:
+            yield run
+            run, size = [], 0
+        run.append((files.seed(file), count))
         size += length
-        chunks += count
-    yield first, counts
+    yield run
 
 
 def _add(tree: TreeBuilder, file: int) -> None:
