@@ -24,6 +24,7 @@ from paccli.commands import (
     sites,
     stores,
     trust,
+    verification,
 )
 
 _MMAP_THRESHOLD = -3
@@ -86,7 +87,7 @@ def _group(name: str, text: str) -> typer.Typer:
 _register(app, releases.publish, releases.list_releases, releases.show, releases.diff)
 _register(app, lines.withdraw, lines.attach)
 _register(app, sites.install, actions.validate, stores.serve)
-_register(app, installed.releases, installed.rollback, installed.remove, installed.prune, sites.verify)
+_register(app, installed.releases, installed.rollback, installed.remove, installed.prune, verification.verify)
 _register(app, doctor.config)
 _STORE = _group("store", "Look after a store.")
 _register(_STORE, stores.check, stores.reindex, stores.stats, backups.backup, backups.restore)

@@ -53,7 +53,8 @@ def test_an_installed_tree_that_was_changed_is_seen(site, source, root):
     (root / "releases" / OLD / "one byte").unlink()
     done = site.run("verify", OLD, "--root", root)
     assert (done.code, done.json["intact"]) == (1, False)
-    assert {one["path"] for one in done.json["damage"]} == {"lib/large.so", "lib/large.so.1", "one byte"}
+    (found,) = done.json["releases"]
+    assert {one["path"] for one in found["damage"]} == {"lib/large.so", "lib/large.so.1", "one byte"}
 
 
 def test_a_store_directory_is_a_source_without_further_ado(origin, site, root):

@@ -1,4 +1,4 @@
-"""Commands at a site: install and verify."""
+"""The command that installs."""
 
 from __future__ import annotations
 
@@ -166,29 +166,3 @@ def _print_installed(output: Output, done: Installed, trust: dict[str, object]) 
         output.text(f"  current/{done.release.project}/{done.release.platform} leads to it now")
     print_sources(output, done.sources)
     output.result({**fields(done), "seconds": round(done.seconds, 3), "trust": trust})
-
-
-def verify(
-    release: ReleaseName,
-    root: Annotated[Path, typer.Option("--root", metavar="DIR", help="The install root.")],
-    as_json: Json = False,
-    quiet: Quiet = False,
-    progress: Progressing = ProgressMode.AUTO,
-) -> None:
-    """Compare an installed release with what was signed, file by file; needs no network. Exit code 1 if it differs."""
-    with reporting(as_json=as_json, progress=progress) as output:
-        from paccli.exits import DAMAGED  # noqa: PLC0415
-        from paccli.progress import showing  # noqa: PLC0415
-        from pacstore.errors import printable  # noqa: PLC0415
-        from pacstore.install.verify import verify as check_installed  # noqa: PLC0415
-        from pacstore.release import Release  # noqa: PLC0415
-
-        name = Release.parse(release)
-        with showing(output, quiet=quiet) as shown:
-            damage = check_installed(root, name, shown)
-        for one in damage:
-            output.text(f"{one.fault}: {printable(one.path)} {printable(one.detail)}".rstrip())
-        output.text(f"{name} is as it was signed" if not damage else f"{name}: {len(damage)} differences")
-        output.result({"release": str(name), "intact": not damage, "damage": [fields(one) for one in damage]})
-        if damage:
-            raise SystemExit(DAMAGED)

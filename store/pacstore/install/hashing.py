@@ -1,0 +1,89 @@
+"""Hashing of files at the speed of the disk or the memory: what is read is hashed while the processor has it in its cache."""
+
+from __future__ import annotations
+
+import os
+import queue
+import struct
+import threading
+
+from blake3 import blake3
+
+from pacstore.limits import MIB
+
+_LARGE_BYTES = 64 * MIB
+"""Files from this size on are read by a thread of their own while they are hashed."""
+_PIECE_BYTES = 1 * MIB
+_PIECES = 4
+_MOST_KNOWN = 250_000
+_KEY = struct.Struct("<QQQqq")
+
+
+def digest_of(descriptor: int, size: int, buffer: memoryview) -> bytes:
+    """The BLAKE3-256 of the open file, read from where it stands to its end through `buffer`; it has about `size` bytes.
+
+    Memory maps would be no quicker, and a file that is cut short or cannot be read would end the process. Raises OSError.
+    """
+    if size >= _LARGE_BYTES:
+        return _digest_of_large(descriptor)
+    hasher = blake3()
+    while count := os.readv(descriptor, [buffer]):
+        hasher.update(buffer[:count])
+    return hasher.digest()
+
+
+def _digest_of_large(descriptor: int) -> bytes:
+    free: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
+    full: queue.SimpleQueue[tuple[memoryview, int] | OSError] = queue.SimpleQueue()
+    for _ in range(_PIECES):
+        free.put(memoryview(bytearray(_PIECE_BYTES)))
+
+    def read() -> None:
+        try:
+            while (piece := free.get()) is not None:
+                count = os.readv(descriptor, [piece])
+                full.put((piece, count))
+                if not count:
+                    return
+        except OSError as error:
+            full.put(error)
+
+    reader = threading.Thread(target=read, name="reading", daemon=True)
+    reader.start()
+    hasher = blake3()
+    try:
+        while True:
+            found = full.get()
+            if isinstance(found, OSError):
+                raise found
+            piece, count = found
+            if not count:
+                return hasher.digest()
+            hasher.update(piece[:count])
+            free.put(piece)
+    finally:
+        free.put(None)
+        reader.join()
+
+
+class Known:
+    """Digests of files with several links that were hashed already, so that none is hashed twice. For several threads.
+
+    A file that changed meanwhile has another time of change. Bounded: where there are more files, some are hashed again.
+    """
+
+    def __init__(self) -> None:
+        self._digests: dict[bytes, bytes] = {}
+
+    def find(self, found: os.stat_result) -> bytes | None:
+        """The digest of the file of which `found` was just asked; None if it is not known."""
+        return self._digests.get(_key(found)) if found.st_nlink > 1 else None
+
+    def keep(self, found: os.stat_result, digest: bytes) -> None:
+        """Remember the digest of a file."""
+        if found.st_nlink > 1 and len(self._digests) < _MOST_KNOWN:
+            self._digests[_key(found)] = digest
+
+
+def _key(found: os.stat_result) -> bytes:
+    return _KEY.pack(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
