@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from paccli.settings import Settings
-from pacmirror.limits import ClientLimits
+from pacmirror.limits import LIST_LIMITS, ClientLimits, MirrorLimits
 from pacmirror.proxies import Proxies
 from pacmirror.surroundings import Surroundings
 
@@ -21,11 +21,20 @@ def surroundings_of(settings: Settings) -> Surroundings:
 
 
 def limits_of(settings: Settings) -> ClientLimits:
-    """The bounds of clients, where the settings say something else than usual."""
-    limits = ClientLimits()
+    """The bounds of a client with one source, where the settings say something else than usual."""
+    limits = _timeouts(settings, ClientLimits())
+    return replace(limits, attempts=settings.attempts or limits.attempts)
+
+
+def list_limits_of(settings: Settings) -> tuple[ClientLimits, MirrorLimits]:
+    """The bounds of each source of a list, and of the list, which counts the attempts."""
+    limits = MirrorLimits()
+    return _timeouts(settings, LIST_LIMITS), replace(limits, attempts=settings.attempts or limits.attempts)
+
+
+def _timeouts(settings: Settings, usual: ClientLimits) -> ClientLimits:
     return replace(
-        limits,
-        attempts=settings.attempts or limits.attempts,
-        connect_seconds=settings.connect_seconds or limits.connect_seconds,
-        stall_seconds=settings.stall_seconds or limits.stall_seconds,
+        usual,
+        connect_seconds=settings.connect_seconds or usual.connect_seconds,
+        stall_seconds=settings.stall_seconds or usual.stall_seconds,
     )

@@ -12,7 +12,20 @@ import typer
 from pacstore.errors import Refused, printable
 
 ReleaseName = Annotated[str, typer.Argument(metavar="RELEASE", help="PROJECT-VERSION-PLATFORM")]
-From = Annotated[str | None, typer.Option("--from", metavar="SOURCE", help="A store directory or an http(s) URL.")]
+From = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--from",
+        metavar="SOURCE[,SOURCE...]",
+        help="A store directory or an http(s) URL; several, also by repeating it, are used at once.",
+    ),
+]
+LimitRate = Annotated[
+    str | None,
+    typer.Option(
+        "--limit-rate", metavar="RATE", help="Receive at most so many bytes a second, of all sources: 500k, 5M, 1.5Mi."
+    ),
+]
 ActionsAs = Annotated[
     str | None,
     typer.Option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ def print_status(status: CatalogStatus, ring: KeyRing, output: Output) -> list[s
     return _warn(expires, fields(status), output, signed_at=status.signed_at)
 
 
-def print_source(source: str | None, trust: TrustOptions, output: Output) -> list[str]:
+def print_source(source: Sequence[str] | None, trust: TrustOptions, output: Output) -> list[str]:
     """What an installer sees of a source's catalog; returns the warnings."""
     from paccli.sources import opening  # noqa: PLC0415
 

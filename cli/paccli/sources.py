@@ -1,56 +1,50 @@
-"""Opening what `--from` names: a store directory or a URL, and its catalog, verified.
-
-The root that is trusted is, in this order: --root-keys; `root_keys` of config.toml; the one in a directory of pinned roots
-that is this source's; for a store directory which only this user and root can change, its own; the one that was trusted on
-first use. --insecure goes before all of them.
-"""
+"""Opening what `--from` names: a store directory or a URL, or several of them, and their catalog, verified."""
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from paccli.anchors import Anchor, Candidate, check_shown, find_anchor
+from paccli.catalogs import Catalogs, Warn
 from paccli.options import TrustOptions
 from paccli.output import Output
-from paccli.places import roots_dirs, state_dir
+from paccli.places import state_dir
 from paccli.settings import Settings, load_settings
 from pacstore.directory_source import DirectorySource
-from pacstore.errors import Corrupt, NotFound, Refused, Untrusted
+from pacstore.errors import Corrupt, NotFound, PacballError, Refused
 from pacstore.install.trust import Mode, Trust
 from pacstore.limits import LIMITS
 from pacstore.marker import check_marker
 from pacstore.release import Release
 from pacstore.source import Source
 from pacstore.storage import STORE_MARKER
-from pacstore.trust import private
 from pacstore.trust.client import VerifiedCatalog, open_catalog, open_insecurely
-from pacstore.trust.metadata import METADATA_LIMITS
-from pacstore.trust.ownership import stranger
-from pacstore.trust.pins import Pins, check_root, fetch_root, find_pin, fingerprint, read_pins
+from pacstore.trust.pins import fingerprint
 from pacstore.trust.targets import CatalogRelease
 
+if TYPE_CHECKING:
+    from pacmirror.mirrors import MirrorList
+    from pacmirror.part import Part
 
-@dataclass(frozen=True)
-class Anchor:
-    """The root that is trusted for a source, and why."""
-
-    root: bytes
-    mode: Mode
+_MOST_SOURCES = 100
 
 
-@dataclass(frozen=True)
+@dataclass
 class Opened:
-    """A source and what verifies it. `open` fetches and verifies its catalog once more."""
+    """A source, and what verifies it. `catalog` is that of the source named `catalog_of`, which may be one of several."""
 
     source: Source
     anchor: Anchor
     as_of: float | None
+    catalog_of: str
     catalog: VerifiedCatalog
-    open: Callable[[], VerifiedCatalog]
+    _catalogs: Catalogs = field(repr=False)
+    _several: bool = False
 
     @property
     def root(self) -> bytes:
@@ -68,62 +62,142 @@ class Opened:
             stale=bool(self.catalog.stale),
         )
 
+    def release(self, release: Release) -> CatalogRelease:
+        """The release of that name, from the first catalog that has it, preferably a fresh one. Raises as the catalog does."""
+        try:
+            if not self._several or not self.catalog.stale:
+                return self.catalog.release(release)
+        except PacballError:
+            if not self._several:
+                raise
+        self.catalog_of, self.catalog, entry = self._catalogs.first(lambda catalog: catalog.release(release))
+        return entry
+
     def refresh(self, release: Release) -> CatalogRelease:
-        """Ask the catalog again."""
-        return self.open().release(release)
+        """Ask all catalogs again for a release; that with the latest placement."""
+        return self._catalogs.best(lambda catalog: catalog.release(release), lambda entry: entry.placement_number)
 
 
 @contextmanager
-def opening(where: str | None, trust: TrustOptions, output: Output) -> Iterator[Opened]:
-    """The source named `where`, or the configured one, with its catalog; closed with the context.
+def opening(
+    where: Sequence[str] | None, trust: TrustOptions, output: Output, *, limit_rate: int | None = None
+) -> Iterator[Opened]:
+    """The sources named `where`, or the configured ones, seen as one, with its catalog; closed with the context.
 
-    What the user must know of an expired catalog is told as it is read, and each thing once. Raises Untrusted when no root
-    is pinned for the source, and Refused, NotFound, Corrupt or Unavailable for what cannot be opened.
+    `limit_rate`: bytes a second, for all of them together. What the user must know of an expired catalog is told as it is
+    read, and each thing once. Raises Untrusted when no root is pinned for the source, and Refused, NotFound, Corrupt or
+    Unavailable for what cannot be opened.
     """
     trust.check()
     as_of = trust.as_of_seconds()
     settings = load_settings()
-    where = where or next(iter(settings.sources), None)
-    if not where:
+    limit_rate = limit_rate or settings.rate_bytes_per_second
+    names = split_names(where) or list(settings.sources)
+    if not names:
         raise Refused(
             "no source is given", place="--from", hint="name a store directory or URL, or set sources in config.toml"
         )
-    store = None if "://" in where else Path(where)
-    with closing(_source(where, store, settings)) as source:
-        _check_store(source)
-        anchor = _anchor(source, store, trust, settings, output)
-        warn = _once(output)
+    if len(names) > _MOST_SOURCES:
+        raise Refused(f"names {len(names)} sources", place="--from", hint=f"name at most {_MOST_SOURCES}")
 
-        def open_again() -> VerifiedCatalog:
-            if anchor.mode is Mode.INSECURE:
-                return open_insecurely(source, root=anchor.root, now=time.time())
-            state = state_dir() / "trust"
-            return open_catalog(source, root=anchor.root, state_dir=state, now=time.time(), as_of=as_of, warn=warn)
+    def open_one(source: Source, warn: Warn) -> VerifiedCatalog:
+        if anchor.mode is Mode.INSECURE:
+            return open_insecurely(source, root=anchor.root, now=time.time())
+        state = state_dir() / "trust"
+        return open_catalog(source, root=anchor.root, state_dir=state, now=time.time(), as_of=as_of, warn=warn)
 
-        yield Opened(source, anchor, as_of, open_again(), open_again)
+    with ExitStack() as stack:
+        if len(names) == 1:
+            source = stack.enter_context(closing(_source(names[0], limit_rate, settings)))
+            _check_store(source)
+            anchor = find_anchor([Candidate(source, _store(names[0]))], trust, settings, output)
+            catalogs = Catalogs(lambda: [source], open_one, output)
+        else:
+
+            def examine(candidate: Candidate) -> None:
+                _check_store(candidate.source)
+                check_shown(candidate, anchor, trust)
+
+            source = joined = stack.enter_context(closing(_join(names, limit_rate, examine, settings)))
+            pairs = zip(joined.unexamined(), names, strict=True)
+            anchor = find_anchor([Candidate(one, _store(name)) for one, name in pairs], trust, settings, output)
+            joined.examine()
+            catalogs = Catalogs(joined.singles, open_one, output)
+        catalog_of, catalog, _ = catalogs.first(lambda _: None)
+        yield Opened(source, anchor, as_of, catalog_of, catalog, catalogs, len(names) > 1)
 
 
-def _once(output: Output) -> Callable[[str], None]:
-    told: set[str] = set()
-
-    def warn(message: str) -> None:
-        if message not in told:
-            told.add(message)
-            output.warn(message)
-
-    return warn
+def split_names(where: Sequence[str] | None) -> list[str]:
+    """The single names in lists with commas, each once. A directory that has a comma in its name is one name."""
+    names: list[str] = []
+    for text in where or ():
+        parts = [text] if "," in text and Path(text).is_dir() else text.split(",")
+        names += [part.strip() for part in parts if part.strip()]
+    return list(dict.fromkeys(names))
 
 
-def _source(where: str, store: Path | None, settings: Settings) -> Source:
-    if store is not None:
-        if not store.is_dir():
-            raise NotFound("is no directory", place=where, hint="name a store directory or an http(s) URL")
+def _store(name: str) -> Path | None:
+    """The directory that a source's name means, if it is not a URL."""
+    return None if "://" in name else Path(name)
+
+
+def _source(name: str, limit_rate: int | None, settings: Settings) -> Source:
+    """One source by itself."""
+    store = _store(name)
+    if store is not None and not store.is_dir():
+        raise NotFound("is no directory", place=name, hint="name a store directory or an http(s) URL")
+    if limit_rate is None and store is not None:
         return DirectorySource(store)
-    # aiohttp takes longer to import than a local command to run.
-    from paccli.network import limits_of, surroundings_of  # noqa: PLC0415
-    from pacmirror.source import HttpSource  # noqa: PLC0415
+    from pacmirror.throttle import Throttle  # noqa: PLC0415
 
-    return HttpSource(where, limits=limits_of(settings), surroundings=surroundings_of(settings))
+    throttle = Throttle(limit_rate) if limit_rate is not None else None
+    if store is None:
+        # aiohttp takes longer to import than a local command to run.
+        from paccli.network import limits_of, surroundings_of  # noqa: PLC0415
+        from pacmirror.source import HttpSource  # noqa: PLC0415
+
+        return HttpSource(name, limits=limits_of(settings), surroundings=surroundings_of(settings), throttle=throttle)
+    from pacmirror.mirrors import MirrorList  # noqa: PLC0415
+    from pacmirror.part import BlockingPart  # noqa: PLC0415
+
+    return MirrorList([BlockingPart(DirectorySource(store), throttle=throttle)], throttle=throttle)
+
+
+def _join(
+    names: Sequence[str], limit_rate: int | None, examine: Callable[[Candidate], None], settings: Settings
+) -> MirrorList:
+    """Several sources as one, each of which has to pass `examine`."""
+    from paccli.network import list_limits_of, surroundings_of  # noqa: PLC0415
+    from pacmirror.mirrors import MirrorList  # noqa: PLC0415
+    from pacmirror.part import BlockingPart  # noqa: PLC0415
+    from pacmirror.source import HttpSource  # noqa: PLC0415
+    from pacmirror.throttle import Throttle  # noqa: PLC0415
+
+    each, together = list_limits_of(settings)
+    surroundings = surroundings_of(settings)
+
+    throttle = Throttle(limit_rate) if limit_rate is not None else None
+    parts: list[Part] = []
+    stores: dict[str, Path | None] = {}
+    with ExitStack() as undo:
+        for name in names:
+            store = _store(name)
+            part: Part
+            if store is None:
+                part = HttpSource(name, limits=each, surroundings=surroundings, throttle=throttle)
+            else:
+                part = BlockingPart(DirectorySource(store), throttle=throttle)
+            undo.callback(part.close)
+            parts.append(part)
+            stores[part.name] = store
+        joined = MirrorList(
+            parts,
+            examine=lambda source: examine(Candidate(source, stores[source.name])),
+            limits=together,
+            throttle=throttle,
+        )
+        undo.pop_all()
+    return joined
 
 
 def _check_store(source: Source) -> None:
@@ -136,67 +210,3 @@ def _check_store(source: Source) -> None:
     except Corrupt as error:
         raise Corrupt(f"is not a pacball store: {STORE_MARKER} {error.message}", place=source.name,
                       hint="check the path or URL") from error  # fmt: skip
-
-
-def _anchor(source: Source, store: Path | None, trust: TrustOptions, settings: Settings, output: Output) -> Anchor:
-    if trust.insecure:
-        return _insecure(source, output)
-    pinned = trust.root_keys or (Path(settings.root_keys) if settings.root_keys else None)
-    if pinned is not None:
-        return Anchor(_read_root(pinned), Mode.PINNED)
-    directories = roots_dirs()
-    pin = find_pin(source, read_pins(directories))
-    if pin is not None:
-        return Anchor(pin.root, Mode.PINNED)
-    others = stranger(store, uid=os.geteuid()) if store is not None else ""
-    if store is not None and not others:
-        return Anchor(fetch_root(source), Mode.LOCAL)
-    # A path means the same directory wherever the command is run.
-    name = str(store.resolve()) if store is not None else source.name
-    return _first_use(source, name, trust, output, directories=directories, others=others)
-
-
-def _insecure(source: Source, output: Output) -> Anchor:
-    root = fetch_root(source)
-    output.warn(
-        f"--insecure: {source.name} itself says which root to trust (fingerprint {fingerprint(root)}); "
-        "not checked are who signed the catalog, whether it has expired, and whether it is older than one seen before"
-    )
-    return Anchor(root, Mode.INSECURE)
-
-
-def _read_root(path: Path) -> bytes:
-    data = private.read(path, limit=METADATA_LIMITS.root_bytes)
-    if data is None:
-        raise NotFound("does not exist", place=str(path), hint="give the root.json of the catalog")
-    return check_root(data, place=str(path))
-
-
-def _first_use(
-    source: Source, name: str, trust: TrustOptions, output: Output, *, directories: list[Path], others: str
-) -> Anchor:
-    pins = Pins(state_dir() / "pins")
-    known = pins.recall(name)
-    if known is not None:
-        return Anchor(known, Mode.FIRST_USE)
-    root = fetch_root(source)
-    if not trust.on_first_use:
-        raise _not_pinned(source, root, directories, others)
-    pins.remember(name, root)
-    output.note(f"pacball: trusting {source.name} from now on; compare its fingerprint: {fingerprint(root)}")
-    return Anchor(root, Mode.FIRST_USE)
-
-
-def _not_pinned(source: Source, root: bytes, directories: list[Path], others: str) -> Untrusted:
-    listed = ", ".join(map(str, directories))
-    reasons = [f"its first root has the fingerprint {fingerprint(root)}"]
-    if directories:
-        reasons.append(f"none of the pinned roots in {listed} is one of this source")
-    if others:
-        reasons.append(f"it cannot vouch for itself, because {others}")
-    hint = (
-        "compare the fingerprint with what its operator publishes; then give --root-keys FILE, the root.json from there, "
-        f"or put that file into {directories[-1] if directories else 'a directory of pinned roots'}; or give "
-        "--trust-on-first-use"
-    )
-    return Untrusted(f"no root is pinned for this source: {'; '.join(reasons)}", place=source.name, hint=hint)

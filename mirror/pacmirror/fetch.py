@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 import aiohttp
 
 from pacmirror.reasons import explain
+from pacmirror.verdict import TryLater
 from pacstore.errors import Corrupt, NotFound, Refused, TooLarge, Unavailable, printable
 
 if TYPE_CHECKING:
@@ -38,14 +39,6 @@ _ASK = "ask its operator for access, and name the token that you get in config.t
 _LOGIN = "log in to this network in a browser, if it wants that"
 _FINAL = f"give the final URL; or {_LOGIN}"
 _random = random.SystemRandom()
-
-
-class TryLater(Unavailable):
-    """The server asks for a pause of `seconds`."""
-
-    def __init__(self, message: str, *, place: str, seconds: float) -> None:
-        super().__init__(message, place=place)
-        self.seconds = seconds
 
 
 class Fetcher:

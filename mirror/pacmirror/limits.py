@@ -77,6 +77,10 @@ class ClientLimits:
     throttled_buffer_bytes: int = 64 * KIB
 
 
+LIST_LIMITS = ClientLimits(connect_seconds=5.0, stall_seconds=10.0, answer_seconds=20.0, attempts=1)
+"""For each `HttpSource` of a list: it is asked once, since then others can be."""
+
+
 @dataclass(frozen=True)
 class MirrorLimits:
     """How work is spread over sources, and how a source that does it badly is treated.

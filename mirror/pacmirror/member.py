@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from pacmirror.fetch import TryLater
+from pacmirror.verdict import TryLater
 from pacstore.errors import Corrupt, NotFound, PacballError, Refused, TooLarge
 from pacstore.limits import MIB
 from pacstore.source import Condition, PackRange, SourceState

@@ -14,7 +14,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from pacmirror.dispatch import Dispatch
-from pacmirror.limits import ClientLimits, MirrorLimits
+from pacmirror.limits import MirrorLimits
 from pacmirror.member import Member
 from pacmirror.part import Arrival, PartSource, Transfer
 from pacmirror.reading import Reading
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from pacstore.digest import Bytes
     from pacstore.source import Source, SourceState
 
-LIST_LIMITS = ClientLimits(connect_seconds=5.0, stall_seconds=10.0, answer_seconds=20.0, attempts=1)
-"""For each `HttpSource` of a list: it is asked once, since then others can be."""
 _REMEMBERED_GIVERS = 4_096
 _EXAMINED_SECONDS = 3.0
 T = TypeVar("T")
@@ -105,6 +103,11 @@ class MirrorList:
         """Each source by itself, those first that may be asked now; for what must come from one source as a whole."""
         return [Single(member) for member in sorted(self._members, key=lambda member: member.pause_left() > 0)]
 
+    def unexamined(self) -> list[Single]:
+        """Each source by itself, in the order given, for finding out by what they are to be examined."""
+        inner = (member.part.inner if isinstance(member.part, _Examined) else member.part for member in self._members)
+        return [Single(member, part) for member, part in zip(self._members, inner, strict=True)]
+
     def read(self, path: str, *, limit: int) -> bytes:
         """The whole file at `path`, from the first source that has it. Raises what all of them together say."""
         data, member = Reading(self._members, path, limit=limit).result()
@@ -156,17 +159,13 @@ def _judge(member: Member, ended: queue.SimpleQueue[bool], result: Future[None])
 class Single(PartSource):
     """One source of a list, by itself. How it does counts for the list."""
 
-    def __init__(self, member: Member) -> None:
-        super().__init__(member.part)
+    def __init__(self, member: Member, part: Part | None = None) -> None:
+        super().__init__(part or member.part)
         self._member = member
 
     def wait(self, transfer: Transfer[T]) -> T:
         with self._member.judged():
             return super().wait(transfer)
-
-    def fail(self, error: PacballError) -> None:
-        """What it gave is of no use, for reasons that its reader knows: it is asked after others from now on."""
-        self._member.failed(error)
 
 
 class _Examined:
@@ -174,7 +173,7 @@ class _Examined:
 
     def __init__(self, part: Part, examine: Callable[[Source], None]) -> None:
         self.name = part.name
-        self._part = part
+        self.inner = part
         self._source = PartSource(part)
         self._examine = examine
         self._lock = Lock()
@@ -182,23 +181,23 @@ class _Examined:
 
     @property
     def traffic(self) -> Traffic:
-        return self._part.traffic
+        return self.inner.traffic
 
     def progress(self) -> tuple[int, float]:
-        return self._part.progress()
+        return self.inner.progress()
 
     def start_range(self, wanted: PackRange) -> Transfer[Bytes]:
         if self._passed:
-            return self._part.start_range(wanted)
-        return self._after_examination(lambda: self._source.wait(self._part.start_range(wanted)))
+            return self.inner.start_range(wanted)
+        return self._after_examination(lambda: self._source.wait(self.inner.start_range(wanted)))
 
     def start_read(self, path: str, *, limit: int) -> Transfer[bytes]:
         if self._passed:
-            return self._part.start_read(path, limit=limit)
-        return self._after_examination(lambda: self._source.wait(self._part.start_read(path, limit=limit)))
+            return self.inner.start_read(path, limit=limit)
+        return self._after_examination(lambda: self._source.wait(self.inner.start_read(path, limit=limit)))
 
     def close(self) -> None:
-        self._part.close()
+        self.inner.close()
 
     def examine(self) -> Transfer[None]:
         """Begin to examine it, unless it has passed; the result raises why it must not be used."""

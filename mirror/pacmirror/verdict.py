@@ -1,4 +1,4 @@
-"""Verdict: one error that says why none of several sources gave what was asked of them."""
+"""Verdicts of sources: one asks for a pause; or none of several gave what was asked of them, and why."""
 
 from __future__ import annotations
 
@@ -17,6 +17,14 @@ _HINTS = {
     NotFound: "name a source that has it",
 }
 _OTHERS = "name other sources, and tell the operators of these"
+
+
+class TryLater(Unavailable):
+    """The server asks for a pause of `seconds`."""
+
+    def __init__(self, message: str, *, place: str, seconds: float) -> None:
+        super().__init__(message, place=place)
+        self.seconds = seconds
 
 
 def all_failed(what: object, errors: Mapping[str, PacballError]) -> PacballError:

@@ -11,9 +11,9 @@ from pathlib import Path
 from pacstore.backends.directory import DirectoryStorage, read_bounded
 from pacstore.digest import Bytes
 from pacstore.durable import wrapped
-from pacstore.errors import Corrupt
+from pacstore.errors import Corrupt, NotFound, Unavailable
 from pacstore.source import PackRange, Traffic
-from pacstore.storage import ObjectKind, object_path
+from pacstore.storage import STORE_MARKER, ObjectKind, object_path
 
 
 class DirectorySource:
@@ -31,15 +31,23 @@ class DirectorySource:
         return self._traffic
 
     def read(self, path: str, *, limit: int) -> bytes:
-        data = read_bounded(self._public / path, limit)
+        try:
+            data = read_bounded(self._public / path, limit)
+        except NotFound:
+            self._check_there(path)
+            raise
         self._count(len(data))
         return data
 
     def ranges(self, wanted: Iterable[PackRange]) -> Iterator[tuple[PackRange, Bytes]]:
         for piece in wanted:
             place = object_path(ObjectKind.PACK, piece.pack)
-            with closing(self._storage.open(ObjectKind.PACK, piece.pack)) as file, wrapped(place):
-                data = os.pread(file.fileno(), piece.length, piece.offset)
+            try:
+                with closing(self._storage.open(ObjectKind.PACK, piece.pack)) as file, wrapped(place):
+                    data = os.pread(file.fileno(), piece.length, piece.offset)
+            except NotFound:
+                self._check_there(place)
+                raise
             if len(data) != piece.length:
                 raise Corrupt("is shorter than its placement says", place=place)
             self._count(len(data))
@@ -47,6 +55,14 @@ class DirectorySource:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+    def _check_there(self, missing: str) -> None:
+        """Raise Unavailable if the store itself is gone, as when its disk is not mounted: then nothing is known to be absent."""
+        if missing != STORE_MARKER and not (self._public / STORE_MARKER).exists():
+            hint = "is its disk mounted?"
+            raise Unavailable(
+                f"cannot be looked for: the store has no {STORE_MARKER}", place=f"{self.name}: {missing}", hint=hint
+            )
 
     def _count(self, length: int) -> None:
         with self._lock:

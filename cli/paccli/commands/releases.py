@@ -184,7 +184,7 @@ def show(
 
         name = Release.parse(release)
         with opening(source, TrustOptions(root_keys, trust_on_first_use, as_of), output) as opened:
-            entry = opened.catalog.release(name)
+            entry = opened.release(name)
             if provenance:
                 return _print_document(output, opened, entry)
             counted = opened.catalog.releases(name.project) if opened.catalog.retain(name.project) else []
@@ -311,7 +311,7 @@ def diff(
 
         names = Release.parse(old), Release.parse(new)
         with opening(source, TrustOptions(root_keys, trust_on_first_use, as_of), output) as opened:
-            before, after = (opened.catalog.release(name) for name in names)
+            before, after = (opened.release(name) for name in names)
             documents = fetch_documents(opened.source, before), fetch_documents(opened.source, after)
             placement = fetch_placement(opened.source, after, documents[1].manifest)
         for entry in (before, after):

@@ -15,6 +15,7 @@ from paccli.options import (
     From,
     Insecure,
     Json,
+    LimitRate,
     Progressing,
     ProgressMode,
     Quiet,
@@ -55,6 +56,7 @@ def install(
         bool, typer.Option("--run-actions", help="Run the release's own commands (its pacball.toml) before the switch.")
     ] = False,
     actions_as: ActionsAs = None,
+    limit_rate: LimitRate = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Only say what would be done.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -64,6 +66,7 @@ def install(
     with reporting(as_json=as_json, progress=progress) as output:
         from paccli.owners import find_owner, find_user  # noqa: PLC0415
         from paccli.progress import showing  # noqa: PLC0415
+        from paccli.rates import parse_rate  # noqa: PLC0415
         from paccli.seeding import find_seed_directories  # noqa: PLC0415
         from paccli.settings import load_settings  # noqa: PLC0415
         from paccli.sources import opening  # noqa: PLC0415
@@ -83,8 +86,10 @@ def install(
             raise Refused(
                 "no install root is given", place="--root", hint="name a directory, or set root in config.toml"
             )
-        with opening(source, TrustOptions(root_keys, trust_on_first_use, as_of, insecure), output) as opened:
-            entry = opened.catalog.release(name)
+        rate = parse_rate(limit_rate, place="--limit-rate") if limit_rate is not None else None
+        believed = TrustOptions(root_keys, trust_on_first_use, as_of, insecure)
+        with opening(source, believed, output, limit_rate=rate) as opened:
+            entry = opened.release(name)
             trust = opened.trust
             refresh = lambda: opened.refresh(name)  # noqa: E731
             with showing(output, quiet=quiet, sources=lambda: states_of(opened.source)) as shown:
