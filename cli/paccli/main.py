@@ -88,7 +88,7 @@ _register(app, releases.publish, releases.list_releases, releases.show, releases
 _register(app, lines.withdraw, lines.attach)
 _register(app, sites.install, actions.validate, stores.serve)
 _register(app, installed.releases, installed.rollback, installed.remove, installed.prune, verification.verify)
-_register(app, doctor.config)
+_register(app, doctor.config, doctor.doctor)
 _STORE = _group("store", "Look after a store.")
 _register(_STORE, stores.check, stores.reindex, stores.stats, backups.backup, backups.restore)
 _register(_STORE, housekeeping.drop, housekeeping.link)

@@ -180,7 +180,7 @@ class Fetcher:
                 asyncio.timeout(self._limits.answer_seconds) as deadline,
                 self._session.get(url, headers=headers, allow_redirects=False) as response,
             ):
-                _check_answer(response, url)
+                check_answer(response, url)
                 yield response, deadline
         except (aiohttp.ClientError, OSError) as error:
             raise explain(error, place=str(url), proxy=self._proxy) from error
@@ -227,7 +227,7 @@ class Fetcher:
             arrival.held, arrival.at = False, time.monotonic()
 
 
-def _check_answer(response: aiohttp.ClientResponse, url: URL) -> None:
+def check_answer(response: aiohttp.ClientResponse, url: URL) -> None:
     """Raise unless the status is a success and the body is sent plainly."""
     if response.status >= 300:
         _refuse_status(response, url)

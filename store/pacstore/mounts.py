@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 NETWORK_FILE_SYSTEMS = frozenset(
@@ -18,19 +19,40 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 """How the kernel writes spaces, tabs, newlines and backslashes in the names of mount points."""
 
 
-def file_system(directory: Path, mounts: str) -> str:
-    """The kind of the file system that `directory` lies on by `mounts`, the text of /proc/self/mounts; empty if unknown."""
+@dataclass(frozen=True)
+class Mount:
+    """Where a file system is mounted, of which kind it is, and the options of the mount, such as `ro`."""
+
+    point: str
+    kind: str
+    options: frozenset[str]
+
+    @property
+    def is_network(self) -> bool:
+        """Whether other machines may change what is in it."""
+        return self.kind in NETWORK_FILE_SYSTEMS
+
+
+def find_mount(directory: Path, mounts: str) -> Mount | None:
+    """The mount that `directory` lies on by `mounts`, the text of /proc/self/mounts; None if it is not known."""
     real = os.path.realpath(directory)
-    best, kind = "", ""
+    best = None
     for line in mounts.splitlines():
         fields = line.split(" ")
         if len(fields) < 3:
             continue
         point = _OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[1])
         inside = real == point or real.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):
-            best, kind = point, fields[2]
-    return kind
+        if inside and (best is None or len(point) >= len(best.point)):
+            options = frozenset(fields[3].split(",")) if len(fields) > 3 else frozenset[str]()
+            best = Mount(point, fields[2], options)
+    return best
+
+
+def file_system(directory: Path, mounts: str) -> str:
+    """The kind of the file system that `directory` lies on by `mounts`, the text of /proc/self/mounts; empty if unknown."""
+    found = find_mount(directory, mounts)
+    return found.kind if found is not None else ""
 
 
 def mounts() -> str:

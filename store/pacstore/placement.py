@@ -52,6 +52,18 @@ LAYOUT = Layout(
 )
 
 
+def largest_pack(data: Bytes, *, place: str) -> PackRange | None:
+    """The whole of the largest pack that a placement names, without a look at its manifest; None if it names none."""
+    document = decode(LAYOUT, data, place=place)
+    packs = document.number("packs", LIMITS.manifest_chunks)
+    if not packs:
+        return None
+    lengths = cast(Column64, document.column("pack_lengths", U64, packs))
+    largest = int(np.argmax(lengths))
+    pack = Digest(document.digests("pack_ids", packs)[largest].tobytes())
+    return PackRange(pack, 0, int(lengths[largest]))
+
+
 @dataclass(frozen=True, eq=False)
 class Placement:
     """A placement's columns (FORMAT.md section 4.5 says what each is); `pack_ids`, `frame_digests` have 32-byte rows."""
