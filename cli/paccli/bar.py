@@ -25,6 +25,8 @@ _PATIENCE_SECONDS = 0.5
 """What ends sooner shows no bar, and does not import rich, which would take longer than many a command."""
 _LEAST_BAR = 8
 _MOST_SOURCES = 8
+_SPARE = 3
+"""Cells left free at the right: the terminal itself writes ^C there, which must not begin a line of its own."""
 _GAP = "  "
 
 
@@ -54,8 +56,9 @@ class Bar:
                 self._live = _start()
                 self._output.put = self.put
             console = self._live.console
-            text = _drawn(now, console.width - 1, console.encoding)
-            for line in source_lines(sources, console.width - 1):
+            width = console.width - _SPARE
+            text = _drawn(now, width, console.encoding)
+            for line in source_lines(sources, width):
                 text.append(f"\n{line}")
             self._live.update(text, refresh=True)
 
@@ -124,20 +127,29 @@ def row(now: Snapshot, width: int) -> tuple[str, int, str]:
 
 
 def source_lines(sources: Sequence[SourceState], width: int) -> list[str]:
-    """A line of `width` cells for each source: who, how fast, how much, what is wrong. None for a single one."""
+    """A line of at most `width` cells for each source: who, how fast, how much, what is wrong. None for a single one."""
+    if len(sources) < 2:
+        return []
+    chosen = sources[:_MOST_SOURCES]
+    names = [printable(state.name).partition("://")[2] or printable(state.name) for state in chosen]
+    longest = max(map(len, names))
+    ends = [_end_of_line(state, 10, 8) for state in chosen]
+    if longest + max(map(len, ends)) > width - len(_GAP):
+        longest, ends = 0, [_end_of_line(state, 0, 0) for state in chosen]
     lines = []
-    for state in sources[:_MOST_SOURCES] if len(sources) > 1 else ():
-        parts = [f"{size(state.bytes_per_second)}/s", size(state.bytes_downloaded)]
-        if state.state is not Condition.GOOD:
-            parts.append(str(state.state))
-        after = "".join(_GAP + part for part in parts)
-        name = printable(state.name).partition("://")[2] or printable(state.name)
-        room = max(width - len(_GAP) - len(after), _LEAST_BAR)
-        shown = name if len(name) <= room else f"{name[: room - 1]}…"
-        lines.append(f"{_GAP}{shown}{after}"[:width])
-    if lines and len(sources) > _MOST_SOURCES:
-        lines.append(f"{_GAP}and {len(sources) - _MOST_SOURCES} more"[:width])
+    for name, end in zip(names, ends, strict=True):
+        room = max(width - len(_GAP) - len(end), _LEAST_BAR)
+        short = name if len(name) <= room else f"{name[: room - 1]}…"
+        lines.append(f"{_GAP}{short:{longest}}{end}"[: max(width, 0)])
+    if len(sources) > _MOST_SOURCES:
+        lines.append(f"{_GAP}and {len(sources) - _MOST_SOURCES} more"[: max(width, 0)])
     return lines
+
+
+def _end_of_line(state: SourceState, rate_cells: int, amount_cells: int) -> str:
+    rate, amount = f"{size(state.bytes_per_second)}/s", size(state.bytes_downloaded)
+    trouble = "" if state.state in (Condition.GOOD, Condition.UNUSED) else f"{_GAP}{state.state}"
+    return f"{_GAP}{rate:>{rate_cells}}{_GAP}{amount:>{amount_cells}}{trouble}"
 
 
 def in_words(now: Snapshot) -> str:

@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Protocol
 
 from paccli.bar import Bar, in_words
 from paccli.options import ProgressMode
 from paccli.output import Output, fields
-from paccli.tally import Snapshot, Tally
+from paccli.tally import Rate, Snapshot, Tally
 from pacstore.errors import printable
 from pacstore.progress import Progress
 from pacstore.source import SourceState
@@ -52,6 +53,7 @@ class Counting:
         self._tally = Tally()
         self._phase = ""
         self._arrived_before = 0
+        self._rates: dict[int, Rate] = {}
         self._showing = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
@@ -64,6 +66,7 @@ class Counting:
             self._arrived_before = sum(one.bytes_downloaded for one in self._sources())
             self._tally.begin(phase, total_bytes, time.monotonic())
             self._phase = phase
+            self._rates.clear()
             self._view.began(self._look()[0])
 
     def advance(self, count_bytes: int) -> None:
@@ -91,10 +94,16 @@ class Counting:
     def _look(self) -> tuple[Snapshot, Sequence[SourceState]]:
         if self._phase != _DOWNLOADING:
             return self._tally.look(time.monotonic()), ()
-        states = self._sources()
+        states = [self._measured(number, state) for number, state in enumerate(self._sources())]
         # Nothing is done before a whole range has come, which takes long on a slow line.
         arrived = sum(one.bytes_downloaded for one in states) - self._arrived_before
         return self._tally.look(time.monotonic(), arrived=arrived), states
+
+    def _measured(self, number: int, state: SourceState) -> SourceState:
+        """The state with the rate at which the source brings bytes here, which is less than it could where we hold it back."""
+        now = time.monotonic()
+        rate = self._rates.setdefault(number, Rate(now, state.bytes_downloaded))
+        return replace(state, bytes_per_second=rate.at(now, state.bytes_downloaded))
 
     def _end(self) -> None:
         if self._phase:

@@ -128,10 +128,13 @@ def test_a_line_for_each_of_several_sources():
     bad = SourceState("http://two.example.org:8080/\x1b[31m", 0, 9, 4, 0, Condition.FAILING, "is down")
     assert source_lines([good], 79) == []
     assert source_lines([good, bad], 79) == [
-        "  one.example.org/pacball  3.4 MB/s  12.0 MB",
-        r"  two.example.org:8080/\x1b[31m  0 B/s  0 B  failing",
+        "  one.example.org/pacball          3.4 MB/s   12.0 MB",
+        r"  two.example.org:8080/\x1b[31m       0 B/s       0 B  failing",
     ]
-    assert source_lines([good, bad], 39)[0] == "  one.example.org/p…  3.4 MB/s  12.0 MB"
+    assert source_lines([good, bad], 39) == [
+        "  one.example.org/p…  3.4 MB/s  12.0 MB",
+        "  two.example.org…  0 B/s  0 B  failing",
+    ]
 
 
 @pytest.mark.parametrize(
