@@ -11,7 +11,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from paccli.places import config_dir, system_config_dir
@@ -43,6 +43,8 @@ class Settings:
     attempts: int | None = None
     connect_seconds: float | None = None
     stall_seconds: float | None = None
+    seeds: tuple[str, ...] = ()
+    owner: str | None = None
     tokens: Mapping[str, str] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
@@ -101,7 +103,13 @@ def _sources(found: Found) -> tuple[str, ...]:
         value = [part.strip() for part in value.split(",")]
     if not isinstance(value, list) or not value:
         raise found.refusal('a list of URLs and directories, such as ["https://mirror.example.org/pacball"]')
-    return tuple(_source(Found(f"{found.key}[{n}]", one, found.place, found.directory)) for n, one in enumerate(value))
+    return tuple(_source(replace(found, key=f"{found.key}[{n}]", value=one)) for n, one in enumerate(value))
+
+
+def _paths(found: Found) -> tuple[str, ...]:
+    if not isinstance(found.value, list):
+        raise found.refusal('a list of directories, such as ["/opt/old-release"]')
+    return tuple(_path(replace(found, key=f"{found.key}[{n}]", value=one)) for n, one in enumerate(found.value))
 
 
 def _rate(found: Found) -> int:
@@ -144,6 +152,8 @@ KEYS = (
     Key("limits.attempts", "attempts", _attempts),
     Key("limits.connect_seconds", "connect_seconds", _seconds),
     Key("limits.stall_seconds", "stall_seconds", _seconds),
+    Key("install.seeds", "seeds", _paths),
+    Key("install.owner", "owner", _text),
 )
 _TOKENS = "tokens"
 _BY_NAME = {key.name: key for key in KEYS}

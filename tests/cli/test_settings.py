@@ -29,6 +29,10 @@ attempts = 3
 connect_seconds = 5
 stall_seconds = 7.5
 
+[install]
+seeds = ["/opt/old", "older"]
+owner = "sw:sw"
+
 [tokens]
 "https://mirror.example.org/pacball" = "token"
 """
@@ -74,6 +78,7 @@ def test_everything_that_can_be_set(system):
     assert (settings.http_proxy, settings.no_proxy) == ("http://proxy.example.org:3128", "example.org, 10.0.0.0/8")
     assert (settings.rate_bytes_per_second, settings.attempts) == (20_000_000, 3)
     assert (settings.connect_seconds, settings.stall_seconds) == (5.0, 7.5)
+    assert (settings.seeds, settings.owner) == (("/opt/old", str(system.parent / "older")), "sw:sw")
     assert settings.files == (system,)
     assert {settings.origin(key.name) for key in KEYS} == {str(system)}
 
@@ -143,6 +148,8 @@ def test_the_old_spelling_of_a_single_source(system):
         ("[limits]\nattempts = 0", "limits.attempts must be a whole number"),
         ("[limits]\nstall_seconds = 0.5", "limits.stall_seconds must be a number of seconds from 1 to 3600, not 0.5"),
         ("[limits]\nstall_seconds = nan", "limits.stall_seconds must be a number"),
+        ("[install]\nseeds = '/x'", "install.seeds must be a list of directories"),
+        ("[install]\nseeds = ['']", r"install.seeds\[0\] must be a text"),
         ("[tokens]\n'https://a' = 3", "tokens.https://a must be a text"),
         ("root = 'a'\nroot = 'b'", "is not TOML"),
         ("=", "is not TOML"),
@@ -206,5 +213,8 @@ def test_install_and_list_take_what_is_configured(pacball, system, store, tmp_pa
     assert pacball.json("install", "Demo-1.0-x86_64")["path"] == str(tmp_path / "root/releases/Demo-1.0-x86_64")
     other = tmp_path / "other"
     assert pacball.json("install", "Demo-1.0-x86_64", "--root", other)["path"].startswith(str(other))
+    system.write_text(f'sources = ["{store}"]\n[install]\nseeds = ["none"]\n')
+    found = pacball.json("install", "Demo-1.0-x86_64", "--root", other, code=3)
+    assert str(system.parent / "none") in found["place"]
     system.write_text("surces = []")
     assert pacball.json("list", code=7)["place"] == str(system)

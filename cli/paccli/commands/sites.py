@@ -77,11 +77,13 @@ def install(
         from pacstore.source import states_of  # noqa: PLC0415
 
         name = Release.parse(release)
+        settings = load_settings()
         options = InstallOptions(
-            owner=find_owner(owner), switch=switch, seed_directories=find_seed_directories(seed),
+            owner=find_owner(owner or settings.owner), switch=switch,
+            seed_directories=find_seed_directories(seed or [Path(one) for one in settings.seeds]),
             actions=ActionOptions(find_user(actions_as)) if run_actions else None,
         )  # fmt: skip
-        where = root or Path(load_settings().root or "")
+        where = root or Path(settings.root or "")
         if where == Path():
             raise Refused(
                 "no install root is given", place="--root", hint="name a directory, or set root in config.toml"
