@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
 import time
 
 import pytest
@@ -115,12 +116,19 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("what", PUBLISHED)
-def test_publishing(site, tmp_path, what):
-    make, why = PUBLISHED[what]
+@pytest.fixture
+def tree(tmp_path):
+    """A directory that may be filled with what Python cannot remove again."""
     (tmp_path / "tree/below").mkdir(parents=True)
-    make(tmp_path / "tree/below")
-    done = site.run("publish", tmp_path / "tree", "Hostile-1-any", "--to", tmp_path / "store", before=BOUNDED)
+    yield tmp_path / "tree"
+    subprocess.run(["rm", "-r", tmp_path / "tree"], check=True)
+
+
+@pytest.mark.parametrize("what", PUBLISHED)
+def test_publishing(site, tmp_path, tree, what):
+    make, why = PUBLISHED[what]
+    make(tree / "below")
+    done = site.run("publish", tree, "Hostile-1-any", "--to", tmp_path / "store", before=BOUNDED)
     assert done.code in (5, 7), done.err
     assert why in done.err
     assert all(line.isprintable() for line in done.err.splitlines())

@@ -11,6 +11,7 @@ want strace strace
 want mount mount
 want losetup mount
 want mkfs.ext4 e2fsprogs
+want mkfs.btrfs btrfs-progs
 want mkfs.xfs xfsprogs
 want xfs_io xfsprogs
 want sshfs sshfs
