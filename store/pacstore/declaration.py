@@ -147,7 +147,7 @@ def _check_keys(value: Mapping[str, object], known: tuple[str, ...], place: str)
     for key in value:
         if key not in known:
             raise Refused(
-                f"has the unknown key {printable(key[:100])!r}", place=place, hint=f"known are {', '.join(known)}"
+                f"has the unknown key '{printable(key[:100])}'", place=place, hint=f"known are {', '.join(known)}"
             )
 
 
@@ -195,7 +195,7 @@ def _check_words(words: list[str], place: str) -> None:
     for word in words:
         for found in _BRACE.finditer(word):
             if found[0] not in ("{{", "}}") and found[1] not in PLACEHOLDERS:
-                message = f"has {found[0]!r} in {printable(word[:100])!r}, which is no placeholder"
+                message = f"has {found[0]!r} in '{printable(word[:100])}', which is no placeholder"
                 known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
                 raise Refused(message, place=place, hint=f"there are {known}; write {{{{ and }}}} for braces")
     program = words[0]

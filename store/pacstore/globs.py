@@ -112,7 +112,7 @@ class Patterns:
 def _parse(text: str, place: str) -> list[str]:
     fault = _fault(text)
     if fault:
-        raise Refused(f"the pattern {printable(text[:200])!r} {fault}", place=place)
+        raise Refused(f"the pattern '{printable(text[:200])}' {fault}", place=place)
     return text.split("/")
 
 

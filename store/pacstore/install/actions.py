@@ -100,12 +100,11 @@ def declares_actions(root: Root, release: Release) -> bool:
     return False
 
 
-def read_declaration(top: int, *, place: str) -> tuple[Declaration, bytes]:
-    """What the tree with the open directory `top` declares, and in what bytes. Raises as `Declaration.parse`, and OSError."""
+def read_declaration(top: int) -> bytes:
+    """The file of declarations of the tree with the open directory `top`, one byte more than allowed at most. Raises OSError."""
     descriptor = os.open(FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=top)
     with open(descriptor, "rb") as file:
-        data = file.read(FILE_BYTES + 1)
-    return Declaration.parse(data, place=place), data
+        return file.read(FILE_BYTES + 1)
 
 
 class Commands:

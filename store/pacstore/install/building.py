@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pacstore.declaration import FILE, declares
+from pacstore.declaration import FILE, Declaration, declares
 from pacstore.errors import ActionFailed, NotFound, PacballError, Refused
 from pacstore.install.actions import Actions, Ran, read_declaration
 from pacstore.install.adoption import Adoption
@@ -223,7 +223,7 @@ class Building:
         if self.options.actions is None or not declares(documents.manifest.tree):
             return None
         name = self.release.release
-        declared, _ = read_declaration(attempt.top, place=f"{FILE} of {name}")
+        declared = Declaration.parse(read_declaration(attempt.top), place=f"{FILE} of {name}")
         top = os.fstat(attempt.top)
         actions = Actions(
             self.root,

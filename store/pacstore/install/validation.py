@@ -93,13 +93,14 @@ def _declared(root: Root, release: Release, manifest: Manifest, top: int) -> Dec
     if not declares(manifest.tree):
         return None
     place = str(root.release_path(release) / FILE)
-    with disk_at(place):
-        declared, data = read_declaration(top, place=place)
+    data = b""
+    with contextlib.suppress(OSError):
+        data = read_declaration(top)
     paths = Paths(manifest.tree)
     for file, entry in enumerate(paths.file_entries.tolist()):
         if int(paths.parents[entry]) == TOP and paths.name(entry) == FILE.encode():
             if Digest.of(data).raw == manifest.tree.contents[file].tobytes():
-                return declared
+                return Declaration.parse(data, place=place)
             break
     raise Corrupt("is not what was signed, so nothing in it is run", place=place, hint="run: pacball verify --repair")
 
