@@ -216,7 +216,7 @@ class Actions:
         """Run everything. Raises ActionFailed; Refused for too much; OSError, Unavailable."""
         mark(self._attempt.directory, os.getpid())
         with passage(self._root, self._attempt.directory, self._options.user):
-            tree = _Tree(paths, attributes.mtimes, self._attempt.top)
+            tree = _Tree(paths, attributes, self._attempt.top)
             ran: list[Ran] = []
             made: dict[str, Made] = {}
             if declared.after_install:
@@ -243,6 +243,7 @@ class Actions:
         harvested = {place.entry for place in places.places}
         self._compare(tree, snapshot, harvest.made, opened=places.opened, harvested=harvested, faults=harvest.faults)
         with tree.opening() as directories:
+            harvest.relink(directories, tree.attributes)
             finish_directories(directories, tree.paths, tree.mtimes, owner=None)
         return harvest.made
 
@@ -299,11 +300,16 @@ class Actions:
 
 @dataclass(frozen=True, eq=False)
 class _Tree:
-    """A tree being worked on: its entries, their times in seconds, and its open top directory."""
+    """A tree being worked on: its entries, their times and hard links, and its open top directory."""
 
     paths: Paths
-    mtimes: Numbers
+    attributes: Attributes
     top: int
+
+    @property
+    def mtimes(self) -> Numbers:
+        """Of the entries, in seconds."""
+        return self.attributes.mtimes
 
     @contextlib.contextmanager
     def opening(self) -> Iterator[Directories]:

@@ -50,6 +50,17 @@ def copy_fresh(directory: int, name: bytes, status: os.stat_result, *, owner: tu
     return found
 
 
+def relink(source: int, name: bytes, target: int, other: bytes) -> None:
+    """Let `other` in the open directory `target` be a hard link to `name` in `source`, in place of what it is. Raises OSError."""
+    temporary = f".{secrets.token_hex(8)}.tmp".encode()
+    os.link(name, temporary, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+    try:
+        os.rename(temporary, other, src_dir_fd=target, dst_dir_fd=target)
+    finally:
+        with contextlib.suppress(FileNotFoundError):  # it stays where both were one file already
+            os.unlink(temporary, dir_fd=target)
+
+
 def read_file(directory: int, name: bytes, status: os.stat_result, *, mode: int | None = None) -> tuple[int, Digest]:
     """Size and digest of the file `name` of the open `directory`, which gets `mode` if one is given. Raises as `copy_fresh`."""
     source = _open(directory, name, status)

@@ -13,6 +13,7 @@ import os
 import stat
 from dataclasses import dataclass, field
 
+from pacstore.attributes import Attributes
 from pacstore.contain.running import User
 from pacstore.declaration import FILE
 from pacstore.document import Numbers
@@ -20,7 +21,7 @@ from pacstore.errors import PacballError, Refused, printable
 from pacstore.globs import Patterns, States
 from pacstore.install.directories import Directories
 from pacstore.install.disk import DIRECTORY_FLAGS, DIRECTORY_MODE
-from pacstore.install.fresh import copy_fresh, file_mode, read_file
+from pacstore.install.fresh import copy_fresh, file_mode, read_file, relink
 from pacstore.install.generated import PATHS, Made
 from pacstore.install.paths import Children, Paths
 from pacstore.install.places import Place, Places
@@ -82,6 +83,16 @@ class Harvest:
                 except OSError as error:
                     if error.errno != errno.ELOOP:
                         raise
+
+    def relink(self, directories: Directories, attributes: Attributes) -> None:
+        """Link again what was linked, after no fault was found: files that commands could have changed, but did not."""
+        met = {entry for place in self._places.places for entry in place.met}
+        for group in attributes.groups():
+            same = [entry for entry in group if self._paths.path(entry).decode() not in self.made]
+            for entry in same[1:] if met & set(group) else ():
+                first, name = self._paths.name(same[0]), self._paths.name(entry)
+                source = directories.open(int(self._paths.parents[same[0]]))
+                relink(source, first, directories.open(int(self._paths.parents[entry])), name)
 
     def _take_place(self, place: Place, directory: int) -> None:
         if place.opened:

@@ -117,7 +117,9 @@ class Acting:
             return read_generated(root, Release.parse(name))
 
     def damage(self, name: str = NAME) -> list[tuple[str, str]]:
-        return [(one.path, str(one.fault)) for one in verify(self.root, Release.parse(name), Notes())]
+        """What verify finds, warnings included."""
+        [found] = verify(self.root, [Release.parse(name)], Notes())
+        return [(one.path, str(one.fault)) for one in found.findings]
 
     def logs(self, name: str = NAME) -> list[Path]:
         return sorted((self.root / ".pacball/logs" / name).iterdir())
