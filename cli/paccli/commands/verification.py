@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from paccli.options import Json, Progressing, ProgressMode, Quiet, RootDir
+from paccli.options import (
+    AsOf,
+    FirstUse,
+    From,
+    Insecure,
+    Json,
+    Progressing,
+    ProgressMode,
+    Quiet,
+    RootDir,
+    RootKeys,
+    TrustOptions,
+)
 from paccli.output import Output, reporting, size
 
 if TYPE_CHECKING:
+    from paccli.sources import Opened
     from pacstore.install.findings import Finding
+    from pacstore.install.repair import Repaired
     from pacstore.install.verify import Verified
     from pacstore.release import Release
+    from pacstore.source import Source
+    from pacstore.trust.targets import CatalogRelease
 
 Shared = Mapping[tuple[int, int], "Sequence[Release]"]
 
@@ -27,28 +45,143 @@ def verify(
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail for warnings too: extra files, hard links that are none any more.")
     ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Put right what is wrong; only what no local tree has is fetched.")
+    ] = False,
+    source: From = None,
+    root_keys: RootKeys = None,
+    trust_on_first_use: FirstUse = False,
+    as_of: AsOf = None,
+    insecure: Insecure = False,
     as_json: Json = False,
     quiet: Quiet = False,
     progress: Progressing = ProgressMode.AUTO,
 ) -> None:
     """Compare installed releases with what was signed, file by file; needs no network. Exit code 1 if one differs."""
-    with reporting(as_json=as_json, progress=progress) as output:
+    with reporting(as_json=as_json, progress=progress) as output, ExitStack() as stack:
         from paccli.exits import DAMAGED  # noqa: PLC0415
         from paccli.progress import showing  # noqa: PLC0415
-        from paccli.settings import install_root  # noqa: PLC0415
+        from paccli.settings import install_root, load_settings  # noqa: PLC0415
         from pacstore.install import verify as verification  # noqa: PLC0415
         from pacstore.release import Release  # noqa: PLC0415
 
         chosen = [Release.parse(name) for name in names or []]
-        with showing(output, quiet=quiet) as shown:
-            found = verification.verify(install_root(root), chosen, shown, workers=_workers())
-        shared = verification.shared_with(found)
-        _print_findings(output, found, shared)
-        intact = all(one.is_intact(strict=strict) for one in found)
-        releases = [_fields(one, shared, strict=strict) for one in found]
-        output.result({"intact": intact, "strict": strict, "releases": releases})
-        if not intact:
+        where = install_root(root)
+        repaired: list[Repaired] | None = None
+        trust = TrustOptions(root_keys, trust_on_first_use, as_of, insecure)
+        trust.check()
+        shown = stack.enter_context(showing(output, quiet=quiet))
+        if repair:
+            from pacstore.install.options import InstallOptions  # noqa: PLC0415
+            from pacstore.install.repair import repair as repair_releases  # noqa: PLC0415
+
+            given = source or load_settings().sources
+            supply = _Supply(source, trust, output, stack) if given else None
+            options = InstallOptions(workers=_workers())
+            repaired = repair_releases(where, chosen, supply=supply, progress=shown, now=time.time, options=options)
+            found = [one.verified for one in repaired]
+        else:
+            found = verification.verify(where, chosen, shown, workers=_workers())
+        stack.close()
+        if not _print(output, found, repaired, strict=strict):
             raise SystemExit(DAMAGED)
+
+
+class _Supply:
+    """A source that is opened, and whose catalog is verified, only when something is missing."""
+
+    def __init__(self, where: list[str] | None, trust: TrustOptions, output: Output, stack: ExitStack) -> None:
+        self._where = where
+        self._trust = trust
+        self._output = output
+        self._stack = stack
+        self._opened: Opened | None = None
+
+    @property
+    def source(self) -> Source:
+        return self._open().source
+
+    def entry(self, release: Release) -> CatalogRelease:
+        from pacstore.install.trust import check_withdrawn  # noqa: PLC0415
+
+        entry = self._open().catalog.release(release)
+        check_withdrawn(entry, allowed=True, warn=self._output.warn)
+        return entry
+
+    def refresh(self, release: Release) -> CatalogRelease:
+        return self._open().refresh(release)
+
+    def _open(self) -> Opened:
+        from paccli.sources import opening  # noqa: PLC0415
+
+        if self._opened is None:
+            self._opened = self._stack.enter_context(opening(self._where, self._trust, self._output))
+        return self._opened
+
+
+def _print(output: Output, found: Sequence[Verified], repaired: Sequence[Repaired] | None, *, strict: bool) -> bool:
+    """Print what was found, and what was done about it; whether all is well now."""
+    from pacstore.install.verify import shared_with  # noqa: PLC0415
+
+    shared = shared_with(found)
+    _print_findings(output, found, shared)
+    if repaired is None:
+        intact = all(one.is_intact(strict=strict) for one in found)
+    else:
+        intact = all(_is_whole(one, strict=strict) for one in repaired)
+        for one in repaired:
+            _print_repaired(output, one)
+    releases = [_fields(one, shared, strict=strict) for one in found]
+    for values, done in zip(releases, repaired or (), strict=False):
+        values["intact"] = _is_whole(done, strict=strict)
+        values["repaired"] = _repaired_fields(done)
+    output.result({"intact": intact, "strict": strict, "releases": releases})
+    return intact
+
+
+def _is_whole(done: Repaired, *, strict: bool) -> bool:
+    extras = any(one.fault == "extra" for one in done.verified.findings)
+    return not any(strict or not one.fault.is_warning for one in done.left) and not (strict and extras)
+
+
+def _print_repaired(output: Output, done: Repaired) -> None:
+    from pacstore.errors import printable  # noqa: PLC0415
+
+    name = done.verified.release
+    if done.changed:
+        more = [
+            f"{number:,} {what}"
+            for number, what in ((done.entries, "other entries"), (done.records, "records"))
+            if number
+        ]
+        fetched = f"{size(done.bytes_downloaded)} downloaded, {size(done.bytes_reused)} reused"
+        output.text(f"repaired {name}: {', '.join([f'{done.files:,} files', *more])}; {fetched}")
+    for place in done.aside:
+        output.text(f"  what was in the way is in {place} now")
+    if done.left:
+        output.text(f"NOT repaired of {name}: {len(done.left)}")
+        for one in done.left:
+            output.text(f"  {one.fault}: {printable(_place(done.verified, one))}")
+        output.text(f"  {_advice(done)}")
+
+
+def _advice(done: Repaired) -> str:
+    """What to do about what is left."""
+    if any(one.fault == "record" or not one.generated for one in done.left):
+        return "no local tree has all that is missing: name a source with --from"
+    return "the release's own commands made it: install the release again with --run-actions"
+
+
+def _repaired_fields(done: Repaired) -> dict[str, object]:
+    return {
+        "files": done.files,
+        "entries": done.entries,
+        "records": done.records,
+        "bytes_downloaded": done.bytes_downloaded,
+        "bytes_reused": done.bytes_reused,
+        "aside": list(done.aside),
+        "left": [{"path": one.path, "fault": str(one.fault), "detail": one.detail} for one in done.left],
+    }
 
 
 def _workers() -> int:

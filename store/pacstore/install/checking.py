@@ -170,17 +170,18 @@ class Check:
 
     def _check_attributes(self, path: str, entry: int, kind: EntryKind, found: os.stat_result) -> None:
         owner = self._expected.owner
+        inode = (found.st_dev, found.st_ino) if kind.is_file else None
         if owner is not None and (found.st_uid != owner[0] or owner[1] not in (None, found.st_gid)):
             expected = f"user {owner[0]}" if owner[1] is None else f"user {owner[0]} and group {owner[1]}"
             actual = f"user {found.st_uid} and group {found.st_gid}"
-            self._found(entry, Fault.OWNER, f"belongs to {actual}, not to {expected}", path=path)
+            self._found(entry, Fault.OWNER, f"belongs to {actual}, not to {expected}", inode, path)
         if kind is EntryKind.SYMLINK:
             return
         expected_mode = 0o644 if kind is EntryKind.FILE else DIRECTORY_MODE
         # A directory may inherit setgid from the one above it.
         actual_mode = stat.S_IMODE(found.st_mode) & (0o777 if kind is EntryKind.DIRECTORY else 0o7777)
         if actual_mode != expected_mode:
-            self._found(entry, Fault.MODE, f"has mode {actual_mode:04o}, not {expected_mode:04o}", path=path)
+            self._found(entry, Fault.MODE, f"has mode {actual_mode:04o}, not {expected_mode:04o}", inode, path)
 
     def _check_target(self, entry: int, target: bytes) -> None:
         link = int(np.searchsorted(self._links, entry))
@@ -191,7 +192,7 @@ class Check:
     def _check_content(self, tools: Tools, directory: int, name: bytes, entry: int, found: os.stat_result) -> None:
         file = int(np.searchsorted(self._paths.file_entries, entry))
         expected = int(self._tree.sizes[file])
-        inode = (found.st_dev, found.st_ino) if found.st_nlink > 1 else None
+        inode = found.st_dev, found.st_ino
         if found.st_size != expected:
             self._found(entry, Fault.DAMAGED, f"has {found.st_size} bytes, not {expected}", inode)
         elif self._digest(tools, directory, name, found) != self._tree.contents[file].tobytes():

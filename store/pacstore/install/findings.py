@@ -31,7 +31,7 @@ class Finding:
     """One thing that is wrong: the path below the release's top (safe to print), what, and details for people.
 
     The path of RECORD is that of a file which pacball keeps. `entry`: the entry's number in the tree, if it has one.
-    `inode`: device and number of a damaged file that has several links. `generated`: the release's own commands made it.
+    `inode`: device and number of a file that is there, but is not as it was. `generated`: the release's own commands made it.
     """
 
     path: str

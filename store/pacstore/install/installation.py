@@ -212,6 +212,6 @@ def _already(root: Root, release: CatalogRelease) -> bool:
         raise Refused(
             "is there, but pacball did not install it, or its record is damaged",
             place=place,
-            hint="move it away and run the same command again",
+            hint=f"repair it with pacball verify {release.release} --repair, or move it away and run the same command again",
         )
     return False

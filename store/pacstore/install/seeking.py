@@ -50,13 +50,21 @@ def find_seeds(
     return seeds
 
 
+def seek_attempts(root: Root, wanted: Wanted, release: Release) -> Seeds:
+    """The attempts at `release` alone, as seeds. Raises OSError."""
+    seeds = Seeds(wanted)
+    for seed in _attempts(root, wanted.manifest, release):
+        _offer(seeds, *_standing(seed, wanted))
+    return seeds
+
+
 def _seek_in_root(
     seeds: Seeds, root: Root, wanted: Wanted, release: Release, options: InstallOptions, progress: Progress
 ) -> None:
     for seed in _attempts(root, wanted.manifest, release):
         _offer(seeds, *_standing(seed, wanted))
     for seed, manifest in _releases(root, release, options.seeds, progress):
-        _offer(seeds, seed, *_common(manifest, wanted))
+        _offer(seeds, seed, *common_chunks(manifest, wanted))
         if seeds.complete:
             break
 
@@ -117,7 +125,7 @@ def _releases(root: Root, release: Release, most: int, progress: Progress) -> It
             progress.warn(f"nothing is taken from {other}: {error.strerror}")
 
 
-def _common(manifest: Manifest, wanted: Wanted) -> tuple[Numbers32, Numbers32]:
+def common_chunks(manifest: Manifest, wanted: Wanted) -> tuple[Numbers32, Numbers32]:
     """The wanted chunks that `manifest` has too, and their numbers in it."""
     numbers, chunks = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=np.int32)]
     keys = row_keys(wanted.ids)

@@ -54,13 +54,16 @@ class Batch:
 
 
 class Wanted:
-    """The chunks that an installed release needs. Files that are hard links to an earlier one need none."""
+    """The chunks that an installed release needs. Files that are hard links to an earlier one need none.
 
-    def __init__(self, manifest: Manifest, attributes: Attributes) -> None:
+    `only`: flags by file number; other files need none either.
+    """
+
+    def __init__(self, manifest: Manifest, attributes: Attributes, only: Flags | None = None) -> None:
         self.manifest = manifest
         self.places = ChunkPlaces(manifest)
         self.linked = linked_files(manifest, attributes)
-        positions = _positions(manifest, self.linked)
+        positions = _positions(manifest, self.linked if only is None else self.linked | ~only)
         all_ids = manifest.chunk_ids if len(positions) == manifest.chunks else manifest.chunk_ids[positions]
         self._order = positions[np.argsort(row_keys(all_ids), kind="stable")]
         keys = row_keys(manifest.chunk_ids[self._order])
@@ -125,7 +128,7 @@ def linked_files(manifest: Manifest, attributes: Attributes) -> Flags:
     return linked
 
 
-def _positions(manifest: Manifest, linked: Flags) -> Numbers32:
-    if not linked.any():
+def _positions(manifest: Manifest, left_out: Flags) -> Numbers32:
+    if not left_out.any():
         return np.arange(manifest.chunks, dtype=np.int32)
-    return np.flatnonzero(~np.repeat(linked, manifest.chunk_counts)).astype(np.int32)
+    return np.flatnonzero(~np.repeat(left_out, manifest.chunk_counts)).astype(np.int32)

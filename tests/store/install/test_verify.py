@@ -6,10 +6,10 @@ import shutil
 
 import pytest
 from blake3 import blake3
-from pacstore.install.globs import Patterns
 
 from pacstore.digest import Digest
 from pacstore.errors import NotFound
+from pacstore.globs import Patterns
 from pacstore.install.findings import Fault, Finding
 from pacstore.install.generated import Generated, Made
 from pacstore.install.hashing import Known, digest_of
