@@ -20,6 +20,8 @@ from pacstore.durable import wrapped
 from pacstore.errors import NotFound, Refused, printable
 
 CONFIG_FILE = "config.toml"
+SHARES = ("none", "reflink", "hardlink")
+"""The values of `share` (pacstore.install.options.Share)."""
 _BYTES = 1 << 20
 _DEFAULT = "default"
 
@@ -44,6 +46,7 @@ class Settings:
     connect_seconds: float | None = None
     stall_seconds: float | None = None
     seeds: tuple[str, ...] = ()
+    share: str | None = None
     owner: str | None = None
     tokens: Mapping[str, str] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
@@ -112,6 +115,12 @@ def _paths(found: Found) -> tuple[str, ...]:
     return tuple(_path(replace(found, key=f"{found.key}[{n}]", value=one)) for n, one in enumerate(found.value))
 
 
+def _share(found: Found) -> str:
+    if found.value not in SHARES:
+        raise found.refusal(f"one of {', '.join(SHARES)}")
+    return str(found.value)
+
+
 def _rate(found: Found) -> int:
     return parse_rate(_text(found), place=f"{found.place}: {found.key}")
 
@@ -153,6 +162,7 @@ KEYS = (
     Key("limits.connect_seconds", "connect_seconds", _seconds),
     Key("limits.stall_seconds", "stall_seconds", _seconds),
     Key("install.seeds", "seeds", _paths),
+    Key("install.share", "share", _share),
     Key("install.owner", "owner", _text),
 )
 _TOKENS = "tokens"

@@ -14,6 +14,8 @@ want mkfs.ext4 e2fsprogs
 want mkfs.btrfs btrfs-progs
 want mkfs.xfs xfsprogs
 want xfs_io xfsprogs
+want mkfs.btrfs btrfs-progs
+want filefrag e2fsprogs
 want sshfs sshfs
 want socat socat
 want faketime faketime

@@ -16,7 +16,7 @@ SFTP_SERVER = "/usr/lib/openssh/sftp-server"
 
 
 class Volume:
-    """A file system of `kind` (ext4, xfs) in the file `image`, mounted at `path`."""
+    """A file system of `kind` (ext4, xfs, btrfs) in the file `image`, mounted at `path`."""
 
     def __init__(self, kind: str, image: Path, path: Path) -> None:
         self.kind = kind

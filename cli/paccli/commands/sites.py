@@ -57,6 +57,15 @@ def install(
     ] = False,
     actions_as: ActionsAs = None,
     limit_rate: LimitRate = None,
+    share: Annotated[
+        str | None,
+        typer.Option(
+            "--share",
+            metavar="none|reflink|hardlink",
+            help="What equal files of releases may have in common on disk: nothing; their blocks, where the file system can "
+            "(the default); or, as hard links, everything.",
+        ),
+    ] = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Only say what would be done.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -67,7 +76,7 @@ def install(
         from paccli.owners import find_owner, find_user  # noqa: PLC0415
         from paccli.progress import showing  # noqa: PLC0415
         from paccli.rates import parse_rate  # noqa: PLC0415
-        from paccli.seeding import find_seed_directories  # noqa: PLC0415
+        from paccli.seeding import find_seed_directories, find_share  # noqa: PLC0415
         from paccli.settings import load_settings  # noqa: PLC0415
         from paccli.sources import opening  # noqa: PLC0415
         from pacstore import install as installer  # noqa: PLC0415
@@ -79,10 +88,12 @@ def install(
         name = Release.parse(release)
         settings = load_settings()
         options = InstallOptions(
-            owner=find_owner(owner or settings.owner), switch=switch,
-            seed_directories=find_seed_directories(seed or [Path(one) for one in settings.seeds]),
+            owner=find_owner(owner or settings.owner),
+            switch=switch,
+            seed_directories=find_seed_directories(seed, settings),
+            share=find_share(share, settings),
             actions=ActionOptions(find_user(actions_as)) if run_actions else None,
-        )  # fmt: skip
+        )
         where = root or Path(settings.root or "")
         if where == Path():
             raise Refused(
@@ -129,7 +140,8 @@ def _print_plan(output: Output, planned: Plan) -> None:
         for reuse in planned.reuse:
             output.text(f"  {size(reuse.bytes)} from {printable(reuse.name)}")
         output.text(f"needs {_space(planned.disk_bytes, planned.inodes)}; {_free(planned)}")
-        output.text(f"takes up {size(planned.disk_bytes_after)} afterwards")
+        shared = f", and shares {size(planned.disk_bytes_shared)} with other trees" if planned.disk_bytes_shared else ""
+        output.text(f"takes up {size(planned.disk_bytes_after)} afterwards{shared}")
     if planned.actions in _PLANNED_ACTIONS:
         output.text(_PLANNED_ACTIONS[planned.actions])
     if planned.switched:

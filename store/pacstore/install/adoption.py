@@ -19,6 +19,7 @@ from pacstore.install.seeds import Seed, Seeds
 from pacstore.install.staging import take_over
 from pacstore.install.tools import Tools
 from pacstore.install.wanted import Wanted
+from pacstore.install.wholes import Wholes
 from pacstore.install.writer import Writer
 from pacstore.limits import MIB
 from pacstore.progress import Progress
@@ -44,7 +45,7 @@ class Adoption:
         self._progress.begin("checking", sum(int(self._at_once(seed).sum()) for seed in ended))
         for seed in ended:
             if take_over(self._root, seed.attempt, seed.top):
-                self._adopt_all(crew, seed)
+                self._adopt_all(crew, seed, seeds.wholes)
         self._wanted.have_files(self._writer.done)
 
     def _at_once(self, seed: Seed) -> Numbers32:
@@ -54,10 +55,13 @@ class Adoption:
         found: Numbers32 = np.where(whole, sizes, 0).astype(np.int32)
         return found
 
-    def _adopt_all(self, crew: Crew[Tools], seed: Seed) -> None:
+    def _adopt_all(self, crew: Crew[Tools], seed: Seed, shared: Wholes | None) -> None:
         there = (seed.lengths > 0) & (seed.lengths <= self._wanted.manifest.tree.sizes) & ~self._wanted.linked
+        read = self._at_once(seed)
+        if shared is not None:
+            there &= (read > 0) | ~shared.taken
         files = np.flatnonzero(there & ~self._writer.done & ~self._writer.begun).astype(np.int32)
-        read = self._at_once(seed)[files]
+        read = read[files]
         for first, last in jobs(read):
             crew.give(self._job(seed, files[first:last], read[first:last]))
         crew.finish()

@@ -25,6 +25,7 @@ from pacstore.install.plan import Plan, check_space, make_plan
 from pacstore.install.root import PRIVATE, Root
 from pacstore.install.seeds import Seeds
 from pacstore.install.seeking import find_seeds
+from pacstore.install.sharing import Sharing
 from pacstore.install.skeleton import (
     check_case,
     finish_directories,
@@ -197,6 +198,7 @@ class Building:
             Crew(self.options.workers, lambda: Tools(attempt.top, writer.paths, open_directories=limit)) as crew,
         ):
             Adoption(self.root, wanted, writer, self.progress).adopt(crew, seeds)
+            Sharing(wanted, writer, self.progress).share(crew, seeds)
             Copying(wanted, writer, self.progress).copy(crew, seeds)
             self._drop_ended(attempt, seeds)
             reused = wanted.bytes_of(wanted.have.nonzero()[0].astype("i4"))

@@ -80,7 +80,7 @@ class Copying:
         for file, group in itertools.groupby(files.tolist()):
             end = at + sum(1 for _ in group)
             own = bool(len(moved) and moved[file])
-            descriptor = _open(tools.tree if own else directories, reading.layout, file)
+            descriptor = open_in_seed(tools.tree if own else directories, reading.layout, file)
             if descriptor is not None:
                 try:
                     self._copy_file(tools, batch, range(at, end), descriptor, offsets, standing=file if own else None)
@@ -109,7 +109,8 @@ class Copying:
                 self._wanted.have[batch.numbers[at]] = True
 
 
-def _open(directories: Directories, layout: Layout, file: int) -> int | None:
+def open_in_seed(directories: Directories, layout: Layout, file: int) -> int | None:
+    """The file number `file` of a seed, open for reading; None where it cannot be opened."""
     entry = int(layout.file_entries[file])
     try:
         return os.open(layout.name(entry), _READ, dir_fd=directories.open(int(layout.parents[entry])))

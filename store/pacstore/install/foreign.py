@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pacstore.chunker import CHUNKER, Chunker
 from pacstore.digest import DIGEST_BYTES
-from pacstore.document import Numbers, row_keys, starts
+from pacstore.document import Column8, Numbers, row_keys, starts
 from pacstore.errors import printable
 from pacstore.install.crew import Crew
 from pacstore.install.directories import Directories
@@ -38,9 +38,16 @@ _JOB_CHUNKS = 4_096
 
 
 class Finds:
-    """What a foreign directory holds: find i lies in file `files[i]` at `offsets[i]`. Contents of a seed (seeds.py)."""
+    """What a foreign directory holds: find i lies in file `files[i]` at `offsets[i]`. Contents of a seed (seeds.py).
 
-    def __init__(self, listing: Listing, files: Numbers32, offsets: Numbers) -> None:
+    `whole_contents` are the content digests, one a row, of the files `whole_files`, which may be wanted whole.
+    """
+
+    def __init__(
+        self, listing: Listing, files: Numbers32, offsets: Numbers, whole_files: Numbers32, whole_contents: Column8
+    ) -> None:
+        self.whole_files = whole_files
+        self.whole_contents = whole_contents
         self._listing = listing
         self._files = files
         self._offsets = offsets
@@ -95,12 +102,17 @@ class _Reader:
         """Close the directories."""
         self.directories.close()
 
-    def chunks(self, descriptor: int, size: int) -> Iterator[tuple[int, list[int], bytes]]:
-        """The chunks of an open file, some megabytes at a time: offset of the first, lengths and ids. Raises OSError."""
+    def chunks(self, descriptor: int, size: int, hasher: blake3 | None) -> Iterator[tuple[int, list[int], bytes]]:
+        """The chunks of an open file, some megabytes at a time: offset of the first, lengths and ids. Raises OSError.
+
+        `hasher` is given all that is read.
+        """
         begin = held = 0
         while begin + held < size:
             space = min(len(self._buffer), size - begin)
             count = os.preadv(descriptor, [self._buffer[held:space]], begin + held)
+            if hasher is not None:
+                hasher.update(self._buffer[held : held + count])
             held += count
             # Of a file that became shorter, the end is where it ends now.
             size = size if count else begin + held
@@ -131,6 +143,8 @@ class _Search:
         self._progress = progress
         self._lock = threading.Lock()
         self._found: list[tuple[Numbers32, Numbers32, Numbers]] = []
+        self._wholes: list[tuple[int, bytes]] = []
+        self._whole_sizes = np.unique(wanted.manifest.tree.sizes.astype(np.int64))
 
     @property
     def complete(self) -> bool:
@@ -143,11 +157,13 @@ class _Search:
 
     def _read(self, reader: _Reader, files: Numbers32) -> None:
         batch = _Batch()
-        for file, size in zip(files.tolist(), self._listing.sizes[files].tolist(), strict=True):
+        sizes = self._listing.sizes[files]
+        alike = np.isin(sizes, self._whole_sizes).tolist()
+        for file, size, whole in zip(files.tolist(), sizes.tolist(), alike, strict=True):
             if self.complete:
                 return
             try:
-                for offset, lengths, ids in self._chunks(reader, file, size):
+                for offset, lengths, ids in self._chunks(reader, file, size, whole=whole):
                     batch.add(file, offset, lengths, ids)
                     if batch.chunks >= _JOB_CHUNKS:
                         self._look_up(batch)
@@ -161,7 +177,7 @@ class _Search:
     def _path(self, file: int) -> bytes:
         return self._listing.path(int(self._listing.file_entries[file]))
 
-    def _chunks(self, reader: _Reader, file: int, size: int) -> Iterator[tuple[int, list[int], bytes]]:
+    def _chunks(self, reader: _Reader, file: int, size: int, *, whole: bool) -> Iterator[tuple[int, list[int], bytes]]:
         entry = int(self._listing.file_entries[file])
         directory = reader.directories.open(int(self._listing.parents[entry]))
         descriptor = os.open(self._listing.name(entry), _READ, dir_fd=directory)
@@ -169,10 +185,13 @@ class _Search:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode) or found.st_size != size:
                 raise OSError(errno.ESTALE, "it changes while it is read")
-            for piece in reader.chunks(descriptor, size):
+            hasher = blake3() if whole else None
+            for piece in reader.chunks(descriptor, size, hasher):
                 yield piece
                 if self.complete:
                     return
+            if hasher is not None:
+                self._wholes.append((file, hasher.digest()))
         finally:
             os.close(descriptor)
 
@@ -199,8 +218,16 @@ class _Search:
         offsets = np.concatenate([offsets for _, _, offsets in found])
         order = np.lexsort((offsets, files))
         kept, by_kept = np.unique(files[order], return_inverse=True)
-        finds = Finds(self._listing.only(kept), by_kept.astype(np.int32), offsets[order])
-        return numbers[order], finds
+        return numbers[order], Finds(
+            self._listing.only(kept), by_kept.astype(np.int32), offsets[order], *self._whole(kept)
+        )
+
+    def _whole(self, kept: Numbers32) -> tuple[Numbers32, Column8]:
+        """Of the files `kept` those that may be wanted whole, numbered as they are there, and their content digests."""
+        files = np.array([file for file, _ in self._wholes], dtype=np.int32)
+        contents = np.frombuffer(b"".join(content for _, content in self._wholes), dtype=np.uint8)
+        among = np.isin(files, kept)
+        return np.searchsorted(kept, files[among]).astype(np.int32), contents.reshape(-1, DIGEST_BYTES)[among]
 
 
 class _Batch:

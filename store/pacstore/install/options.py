@@ -32,6 +32,14 @@ class ActionOptions:
     log_bytes: int = LOG_BYTES
 
 
+class Share(enum.StrEnum):
+    """What equal files of two releases may have in common on disk: nothing, their blocks (where that is possible), all."""
+
+    NONE = "none"
+    REFLINK = "reflink"
+    HARDLINK = "hardlink"
+
+
 @dataclass(frozen=True)
 class InstallOptions:
     """Everything has a good default.
@@ -40,8 +48,9 @@ class InstallOptions:
     `unwritten_bytes`: of ranges that have come and are not written yet, at most, if it is more than one; `gap_bytes`: frames of
     one pack that are no further apart are asked for together. `open_directories`: descriptors a thread keeps; `open_files`:
     unfinished files kept open by all of them. `seeds`: of how many installed releases chunks are looked for at most;
-    `seed_directories`: other directories to look in, which pacball need not have made.
     `actions`: how the release's own commands are run, None for not at all.
+    `seed_directories`: other directories to look in, which pacball need not have made. `share`: how files that a seed has
+    whole may be shared with it; files of fewer than `clone_bytes` are copied rather than cloned.
     `owner`: user and group id that everything installed is given, None for those of the process.
     `free_space` and `folds_case` ask about the file system of an open directory.
     """
@@ -54,6 +63,8 @@ class InstallOptions:
     open_files: int = 64
     seeds: int = 8
     seed_directories: tuple[Path, ...] = ()
+    share: Share = Share.REFLINK
+    clone_bytes: int = 4 * KIB
     switch: bool = True
     actions: ActionOptions | None = None
     owner: tuple[int, int] | None = None

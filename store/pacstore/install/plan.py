@@ -14,6 +14,7 @@ from pacstore.install.options import ActionState, InstallOptions
 from pacstore.install.planning import plan_fetch
 from pacstore.install.seeds import Seeds
 from pacstore.install.wanted import Wanted
+from pacstore.install.wholes import Wholes
 from pacstore.placement import Placement
 from pacstore.release import Release
 from pacstore.trust.targets import CatalogRelease
@@ -34,7 +35,8 @@ class Plan:
     """What an installation would do. `bytes_reused` and `bytes_total` are plain bytes of the release's files.
 
     `requests` and `bytes_to_download` (compressed, as they travel) are of packs alone; `bytes_of_documents` come on top.
-    `disk_bytes` and `inodes` must be free for it to begin; `disk_bytes_after` is what the installed release takes up.
+    `disk_bytes` and `inodes` must be free for it to begin; `disk_bytes_after` is what the installed release takes up, without
+    the `disk_bytes_shared` that it has in common with other trees.
     `disk_bytes_free` and `inodes_free` are what this user may still use there, None where that is not known or not limited.
     `actions` says whether the release has commands of its own, and whether they will be run.
     `switched_from` is the release that `current` leads to now, empty for none; `switched` whether it will lead elsewhere.
@@ -53,6 +55,7 @@ class Plan:
     requests: int = 0
     disk_bytes: int = 0
     disk_bytes_after: int = 0
+    disk_bytes_shared: int = 0
     disk_bytes_free: int | None = None
     inodes: int = 0
     inodes_free: int | None = None
@@ -77,6 +80,7 @@ def make_plan(
 ) -> Plan:
     """The plan for an installation that takes from `seeds` all that they should have, on a file system with so much `free`."""
     disk_bytes, inodes = disk_needed(wanted, free.block_bytes)
+    shared, names = _shared(wanted, seeds.wholes, free.block_bytes)
     fetch = plan_fetch(wanted, placement, seeds.uncovered(), options)
     reuse = tuple(Reuse(name, count) for name, count in seeds.reuse())
     return Plan(
@@ -91,10 +95,11 @@ def make_plan(
         bytes_reused=sum(seed.bytes for seed in reuse),
         reuse=reuse,
         requests=fetch.requests,
-        disk_bytes=max(disk_bytes - seeds.bytes_taken_over, 0),
-        disk_bytes_after=disk_bytes,
+        disk_bytes=max(disk_bytes - shared - seeds.bytes_taken_over, 0),
+        disk_bytes_after=disk_bytes - shared,
+        disk_bytes_shared=shared,
         disk_bytes_free=free.bytes,
-        inodes=inodes,
+        inodes=inodes - names,
         inodes_free=free.inodes,
         actions=_actions(wanted, options),
     )
@@ -126,6 +131,14 @@ def disk_needed(wanted: Wanted, block_bytes: int) -> tuple[int, int]:
     others = tree.entries - tree.files
     inodes = tree.entries - int(wanted.linked.sum()) + _BOOKKEEPING_INODES
     return (int(blocks.sum()) + others) * block_bytes + 2 * wanted.manifest.length, inodes
+
+
+def _shared(wanted: Wanted, wholes: Wholes | None, block_bytes: int) -> tuple[int, int]:
+    """Of what `disk_needed` says: the bytes of files that share those of a seed, and the inodes that further names spare."""
+    if wholes is None:
+        return 0, 0
+    sizes = wanted.manifest.tree.sizes[wholes.taken].astype(np.int64)
+    return int((-(-sizes // block_bytes)).sum()) * block_bytes, int(wholes.links.sum())
 
 
 def check_space(plan: Plan, place: str) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pacstore.document import Numbers
 from pacstore.install.paths import Layout, Numbers32, Paths
 from pacstore.install.wanted import ChunkPlaces, Flags, Wanted
+from pacstore.install.wholes import Wholes
 from pacstore.manifest import Manifest
 
 NOWHERE = -1
@@ -61,7 +62,7 @@ class Seed:
 
     If it is an attempt, `attempt` is its name, `ended` says that nobody is at work on it any more, and by file number
     `lengths` are those of its files (-1: none), `allocated` the bytes of disk that they take, and `moved` says which were
-    moved away to the tree that is being written. `foreign`: pacball did not make it.
+    moved away to the tree that is being written. `foreign`: pacball did not make it. `clones`: its files can be cloned.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Seed:
     allocated: Numbers = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     moved: Flags = field(default_factory=lambda: np.zeros(0, dtype=bool))
     foreign: bool = False
+    clones: bool = False
 
 
 class _Claims:
@@ -96,6 +98,8 @@ class Seeds:
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
         self.used: list[Seed] = []
+        self.wholes: Wholes | None = None
+        """What can be shared rather than copied; None where nothing can."""
         self._first = _Claims(wanted.chunks)
         self._second = _Claims(0)
 
@@ -154,12 +158,15 @@ class Seeds:
 
     @property
     def bytes_taken_over(self) -> int:
-        """How many bytes of disk the files of attempts that ended take, which need no new space."""
+        """How many bytes of disk the files of attempts that ended take, which need no new space, but for shared files."""
         most = np.zeros(self._wanted.manifest.tree.files, dtype=np.int64)
         for seed in self.used:
             if seed.ended:
                 np.maximum(most, seed.allocated, out=most)
-        return int(most[~self._wanted.linked].sum())
+        counted = ~self._wanted.linked
+        if self.wholes is not None:
+            counted &= ~self.wholes.taken
+        return int(most[counted].sum())
 
     def reuse(self) -> list[tuple[str, int]]:
         """For each seed its name and how many bytes of the release should come from it."""

@@ -21,6 +21,7 @@ from pacstore.install.options import InstallOptions
 from pacstore.install.paths import Numbers32, Paths
 from pacstore.install.root import Root
 from pacstore.install.seeds import Recorded, Seed, Seeds
+from pacstore.install.shared import find_wholes
 from pacstore.install.staging import attempts, open_tree
 from pacstore.install.wanted import Wanted
 from pacstore.manifest import Manifest
@@ -44,6 +45,8 @@ def find_seeds(
         for where in options.seed_directories:
             if len(seeds.uncovered()):
                 _seek_in_directory(seeds, where, wanted, options, progress)
+        if root is not None and seeds.used:
+            seeds.wholes = find_wholes(root, seeds, wanted, options)
     except BaseException:
         seeds.close()
         raise

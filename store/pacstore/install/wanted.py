@@ -61,6 +61,7 @@ class Wanted:
 
     def __init__(self, manifest: Manifest, attributes: Attributes, only: Flags | None = None) -> None:
         self.manifest = manifest
+        self.mtimes = attributes.mtimes
         self.places = ChunkPlaces(manifest)
         self.linked = linked_files(manifest, attributes)
         positions = _positions(manifest, self.linked if only is None else self.linked | ~only)

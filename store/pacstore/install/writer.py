@@ -18,12 +18,13 @@ from blake3 import blake3
 
 from pacstore.attributes import Attributes
 from pacstore.errors import Corrupt
+from pacstore.install.cloning import clone_file
 from pacstore.install.directories import Directories
 from pacstore.install.disk import failure, write_whole
 from pacstore.install.paths import Paths
 from pacstore.install.wanted import Batch, Flags, Wanted
 from pacstore.limits import MIB
-from pacstore.tree import EntryKind
+from pacstore.tree import EntryKind, Tree
 
 _NEW = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _AGAIN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -70,7 +71,8 @@ class Writer:
         self.begun: Flags = np.zeros(self._tree.files, dtype=bool)
         self.paths = paths
         made = os.fstat(top)
-        self._expected_owner = owner or (made.st_uid, made.st_gid)
+        self.owner = owner or (made.st_uid, made.st_gid)
+        """User and group id of a new file."""
         self._exact_modes = exact_modes
         self._owner = owner
         self._limit = max(open_files, 1)
@@ -119,7 +121,7 @@ class Writer:
             raise failure(error, paths.shown(entry)) from error
 
     def _mode(self, entry: int) -> int:
-        return 0o755 if self._tree.kinds[entry] == EntryKind.EXECUTABLE else 0o644
+        return file_mode(self._tree, entry)
 
     def _seal(self, descriptor: int, entry: int) -> None:
         if self._owner is not None:
@@ -158,8 +160,8 @@ class Writer:
             if not self._may_keep(found, file, whole=whole) or (whole and not self._is_whole(file, descriptor)):
                 return False
             alone = found.st_nlink == 1
-            if alone and (found.st_uid, found.st_gid) != self._expected_owner:
-                os.fchown(descriptor, *self._expected_owner)
+            if alone and (found.st_uid, found.st_gid) != self.owner:
+                os.fchown(descriptor, *self.owner)
             os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
             try:
                 self._check_moved(descriptor, name, target)
@@ -187,9 +189,58 @@ class Writer:
         return (
             whole
             and stat.S_IMODE(found.st_mode) == self._mode(entry)
-            and (found.st_uid, found.st_gid) == self._expected_owner
+            and (found.st_uid, found.st_gid) == self.owner
             and int(found.st_mtime_ns // 10**9) == int(self._mtimes[entry])
         )
+
+    def clone(self, directories: Directories, file: int, source: int) -> bool:
+        """Make the file number `file` a clone of the open file `source`, and verify it. False, and no file, where it is not.
+
+        Raises Unavailable where it cannot be made at all.
+        """
+        entry = int(self.paths.file_entries[file])
+        name = self.paths.name(entry)
+        try:
+            directory = directories.open(int(self.paths.parents[entry]))
+            descriptor = os.open(name, _NEW | os.O_RDWR, self._mode(entry), dir_fd=directory)
+        except OSError as error:
+            raise failure(error, self.paths.shown(entry)) from error
+        try:
+            with contextlib.suppress(OSError):
+                clone_file(source, descriptor)
+                if os.fstat(descriptor).st_size == self._tree.sizes[file] and self._is_whole(file, descriptor):
+                    self._seal(descriptor, entry)
+                    self.done[file] = True
+            if not self.done[file]:
+                os.unlink(name, dir_fd=directory)
+        except OSError as error:
+            raise failure(error, self.paths.shown(entry)) from error
+        finally:
+            os.close(descriptor)
+        return bool(self.done[file])
+
+    def link(self, directories: Directories, file: int, source: int, their_directory: int, their_name: bytes) -> bool:
+        """Make the file number `file` a further name of the open file `source`, which is verified first and not changed.
+
+        It is `their_name` in the open directory `their_directory`. False, and no file, where that is not possible.
+        """
+        entry = int(self.paths.file_entries[file])
+        name = self.paths.name(entry)
+        try:
+            if not self._is_whole(file, source):
+                return False
+            directory = directories.open(int(self.paths.parents[entry]))
+            os.link(their_name, name, src_dir_fd=their_directory, dst_dir_fd=directory, follow_symlinks=False)
+        except OSError:
+            return False
+        try:
+            self._check_moved(source, name, directory)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=directory)
+            return False
+        self.done[file] = True
+        return True
 
     def _is_whole(self, file: int, descriptor: int) -> bool:
         growing = _Growing(descriptor)
@@ -268,6 +319,11 @@ class Writer:
         while self._growing:
             with contextlib.suppress(OSError):
                 os.close(self._growing.popitem()[1].descriptor)
+
+
+def file_mode(tree: Tree, entry: int) -> int:
+    """The mode of a file."""
+    return 0o755 if tree.kinds[entry] == EntryKind.EXECUTABLE else 0o644
 
 
 def _write_at(descriptor: int, data: memoryview, offset: int) -> None:

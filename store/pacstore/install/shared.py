@@ -1,0 +1,107 @@
+"""Shared: which wanted files the seeds in use have whole, and how each can be shared; found before anything is begun."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from pacstore.install.cloning import can_clone
+from pacstore.install.copying import open_in_seed
+from pacstore.install.directories import Directories
+from pacstore.install.foreign import Finds
+from pacstore.install.options import InstallOptions, Share
+from pacstore.install.paths import Numbers32, Paths
+from pacstore.install.root import Root
+from pacstore.install.seeds import Recorded, Seed, Seeds
+from pacstore.install.sharing import Expectations
+from pacstore.install.wanted import Wanted
+from pacstore.install.wholes import ContentIndex, Wholes, name_sums
+
+_PROBES = 3
+"""How many files of a seed are tried before it is taken for one that cannot be cloned from."""
+
+
+def find_wholes(root: Root, seeds: Seeds, wanted: Wanted, options: InstallOptions) -> Wholes | None:
+    """What of the wanted can be shared with the seeds in use; which of them can be cloned from is noted in them."""
+    cloning = options.share is not Share.NONE and can_clone(root.staging)
+    if not cloning and options.share is not Share.HARDLINK:
+        return None
+    index, wholes = ContentIndex(wanted), Wholes(wanted)
+    if options.share is Share.HARDLINK:
+        _find_links(root, seeds, wanted, index, wholes, options)
+    if cloning:
+        _find_clones(root, seeds, wanted, index, wholes, options)
+    return wholes if wholes.taken.any() else None
+
+
+def _find_links(
+    root: Root, seeds: Seeds, wanted: Wanted, index: ContentIndex, wholes: Wholes, options: InstallOptions
+) -> None:
+    """Files of installed releases that can become further names, as far as their status tells."""
+    paths = Paths(wanted.manifest.tree)
+    expectations = Expectations(wanted, paths, options.owner or _own(root.staging))
+    for number, seed in enumerate(seeds.used):
+        if seed.attempt or not isinstance(seed.contents, Recorded):
+            continue
+        layout = seed.contents.layout()
+        contents = seed.contents.manifest.tree.contents
+        files, theirs = index.pair(contents, name_sums(paths), name_sums(layout))
+        free = ~wholes.taken[files]
+        files, theirs = files[free], theirs[free]
+        met = expectations.met(seed.top, layout, files, theirs, limit=options.open_directories)
+        wholes.offer(number, files[met], theirs[met], links=True)
+
+
+def _find_clones(
+    root: Root, seeds: Seeds, wanted: Wanted, index: ContentIndex, wholes: Wholes, options: InstallOptions
+) -> None:
+    large = wanted.manifest.tree.sizes >= options.clone_bytes
+    # What is installed is more certain to be whole than what an attempt wrote.
+    clonable = sorted(_clonable(seeds, index, wanted), key=lambda one: bool(seeds.used[one[0]].attempt))
+    for number, files, theirs in clonable:
+        free = large[files] & ~wholes.taken[files]
+        if free.any() and _can_clone(root, seeds.used[number], theirs[free]):
+            seeds.used[number] = replace(seeds.used[number], clones=True)
+            wholes.offer(number, files[free], theirs[free])
+
+
+def _clonable(seeds: Seeds, index: ContentIndex, wanted: Wanted) -> Iterator[tuple[int, Numbers32, Numbers32]]:
+    """For each seed its number, the wanted files that it should have whole, and their numbers in it."""
+    for number, seed in enumerate(seeds.used):
+        if seed.attempt:
+            whole = (seed.lengths == wanted.manifest.tree.sizes) & ~wanted.linked
+            files = np.flatnonzero(whole & (not seed.ended)).astype(np.int32)
+            yield number, files, files
+        elif isinstance(seed.contents, Recorded):
+            yield number, *index.have(seed.contents.manifest.tree.contents)
+        elif isinstance(seed.contents, Finds):
+            files, positions = index.have(seed.contents.whole_contents)
+            yield number, files, seed.contents.whole_files[positions]
+
+
+def _can_clone(root: Root, seed: Seed, files: Numbers32) -> bool:
+    """Whether new files under `root` can be clones of these files of a seed; tried with some."""
+    layout = seed.contents.layout()
+    directories = Directories(seed.top, layout, limit=2)
+    try:
+        for file in files[:_PROBES].tolist():
+            descriptor = open_in_seed(directories, layout, file)
+            if descriptor is not None:
+                try:
+                    if can_clone(root.staging, descriptor):
+                        return True
+                finally:
+                    os.close(descriptor)
+    finally:
+        directories.close()
+    return False
+
+
+def _own(directory: int) -> tuple[int, int]:
+    """The user and group id of what this process makes in an open directory."""
+    found = os.fstat(directory)
+    return os.geteuid(), found.st_gid if found.st_mode & stat.S_ISGID else os.getegid()
