@@ -34,6 +34,7 @@ from pacstore.install.places import find_places, hand_over
 from pacstore.install.root import PRIVATE, PRIVATE_MODE, Root
 from pacstore.install.skeleton import finish_directories
 from pacstore.install.staging import TREE, Attempt
+from pacstore.install.unsharing import unshare
 from pacstore.progress import Progress
 from pacstore.release import Release
 from pacstore.storage import Clock
@@ -222,17 +223,23 @@ class Actions:
             if declared.after_install:
                 made = self._generate(tree, declared, ran)
             if declared.validate:
+                exposed = self._exposed(frozenset())
                 with tree.opening() as directories:
+                    unshare(paths, directories, attributes, exposed=exposed)
                     snapshot = take_snapshot(paths, directories)
                 ran += self._run("validate", declared.validate, ())
-                self._compare(tree, snapshot, made, opened=frozenset())
+                self._compare(tree, snapshot, made, exposed=exposed)
+            with tree.opening() as directories:
+                finish_directories(directories, paths, attributes.mtimes, owner=None)
         unmark(self._attempt.directory)
         return Acted(Generated(self._release, paths.tree.digest, declared.generated, made), tuple(ran))
 
     def _generate(self, tree: _Tree, declared: Declaration, ran: list[Ran]) -> dict[str, Made]:
         user = self._options.user
         places = find_places(tree.paths, declared.generated)
+        exposed = self._exposed(places.exposed(tree.paths))
         with tree.opening() as directories:
+            unshare(tree.paths, directories, tree.attributes, exposed=exposed)
             hand_over(places, directories, tree.paths, user)
             snapshot = take_snapshot(tree.paths, directories)
         ran += self._run("after_install", declared.after_install, places.writable)
@@ -241,10 +248,9 @@ class Actions:
         with tree.opening() as directories:
             harvest.run(directories, tree.top)
         harvested = {place.entry for place in places.places}
-        self._compare(tree, snapshot, harvest.made, opened=places.opened, harvested=harvested, faults=harvest.faults)
+        self._compare(tree, snapshot, harvest.made, exposed=exposed, harvested=harvested, faults=harvest.faults)
         with tree.opening() as directories:
             harvest.relink(directories, tree.attributes)
-            finish_directories(directories, tree.paths, tree.mtimes, owner=None)
         return harvest.made
 
     def _run(self, kind: str, commands: Sequence[Command], writable: Sequence[str]) -> list[Ran]:
@@ -258,23 +264,24 @@ class Actions:
             )
         return done
 
+    def _exposed(self, opened: AbstractSet[int]) -> AbstractSet[int] | None:
+        """The directories whose files commands can open for writing, where `opened` is to them; None for all."""
+        user = self._options.user
+        if user.uid not in (0, self._owner[0]):
+            return frozenset()
+        return opened if self._options.landlock and user.uid != 0 else None
+
     def _compare(
         self,
         tree: _Tree,
         snapshot: Snapshot,
         made: Mapping[str, Made],
         *,
-        opened: AbstractSet[int],
+        exposed: AbstractSet[int] | None,
         harvested: AbstractSet[int] = frozenset(),
         faults: Faults | None = None,
     ) -> None:
         """Raise ActionFailed unless the tree is its manifest's, but for what was `made`. Directories are entry numbers."""
-        user = self._options.user
-        exposed: AbstractSet[int] | None = None
-        if user.uid not in (0, self._owner[0]):
-            exposed = set()
-        elif self._options.landlock and user.uid != 0:
-            exposed = opened
         comparison = Comparison(
             tree.paths,
             snapshot,

@@ -65,8 +65,8 @@ def _key(status: os.stat_result) -> bytes:
 class Comparison:
     """Compares one tree with its manifest.
 
-    `snapshot`: of before; `exposed`: the directories (entry numbers) in and below which files may have been opened for writing
-    under the same user, None where they may have been anywhere. `made`: paths that may be there, or differ, as recorded.
+    `snapshot`: of before; `exposed`: the directories (entry numbers) whose files may have been opened for writing, None where
+    all may have been. `made`: paths that may be there, or differ, as recorded.
     `harvested`: directories whose other contents were judged already, with `faults` found.
     """
 
@@ -97,15 +97,14 @@ class Comparison:
     def run(self, directories: Directories) -> Faults:
         """What the commands changed, removed or made although they may not."""
         children = Children(self._paths)
-        exposed: set[int] = set()
         for directory in (TOP, *self._paths.directories()):
-            above = TOP if directory == TOP else int(self._paths.parents[directory])
-            if self._exposed is None or directory in self._exposed or (directory != TOP and above in exposed):
-                exposed.add(directory)
-            self._compare_directory(directories, directory, children.of(directory).tolist(), known=directory in exposed)
+            exposed = self._exposed is None or directory in self._exposed
+            self._compare_directory(directories, directory, children.of(directory).tolist(), exposed=exposed)
         return self.faults
 
-    def _compare_directory(self, directories: Directories, directory: int, entries: list[int], *, known: bool) -> None:
+    def _compare_directory(
+        self, directories: Directories, directory: int, entries: list[int], *, exposed: bool
+    ) -> None:
         shown = "." if directory == TOP else self._paths.shown(directory)
         try:
             descriptor = directories.open(directory)
@@ -122,7 +121,7 @@ class Comparison:
             if name not in present:
                 self.faults.add(self._paths.shown(entry), "was removed")
             elif self._tree.kinds[entry] != EntryKind.DIRECTORY:
-                self._compare(descriptor, name, entry, exposed=known)
+                self._compare(descriptor, name, entry, exposed=exposed)
         if directory not in self._harvested:
             self._find_extras(directory, present - {self._paths.name(entry) for entry in entries})
         return None

@@ -47,10 +47,13 @@ class Places:
     places: list[Place]
     writable: list[str] = field(default_factory=list)
 
-    @property
-    def opened(self) -> set[int]:
-        """The opened directories of the release, as entry numbers."""
-        return {place.entry for place in self.places if place.opened}
+    def exposed(self, paths: Paths) -> set[int]:
+        """The release's directories in which, and below which, something is opened, as entry numbers."""
+        found = {place.entry for place in self.places if place.opened}
+        for directory in paths.directories():
+            if int(paths.parents[directory]) in found:
+                found.add(directory)
+        return found
 
 
 def find_places(paths: Paths, patterns: Patterns) -> Places:
