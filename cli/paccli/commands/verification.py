@@ -101,6 +101,10 @@ class _Supply:
     def source(self) -> Source:
         return self._open().source
 
+    @property
+    def bytes_downloaded(self) -> int:
+        return self._opened.source.traffic.bytes_downloaded if self._opened is not None else 0
+
     def entry(self, release: Release) -> CatalogRelease:
         from pacstore.install.trust import check_withdrawn  # noqa: PLC0415
 
@@ -149,13 +153,11 @@ def _print_repaired(output: Output, done: Repaired) -> None:
 
     name = done.verified.release
     if done.changed:
-        more = [
-            f"{number:,} {what}"
-            for number, what in ((done.entries, "other entries"), (done.records, "records"))
-            if number
-        ]
-        fetched = f"{size(done.bytes_downloaded)} downloaded, {size(done.bytes_reused)} reused"
-        output.text(f"repaired {name}: {', '.join([f'{done.files:,} files', *more])}; {fetched}")
+        parts = ((done.files, "file"), (done.entries, "other entry"), (done.records, "record"))
+        what = ", ".join(_count(number, noun) for number, noun in parts if number)
+        output.text(
+            f"repaired {name}: {what}; {size(done.bytes_downloaded)} downloaded, {size(done.bytes_reused)} reused"
+        )
     for place in done.aside:
         output.text(f"  what was in the way is in {place} now")
     if done.left:
@@ -163,6 +165,11 @@ def _print_repaired(output: Output, done: Repaired) -> None:
         for one in done.left:
             output.text(f"  {one.fault}: {printable(_place(done.verified, one))}")
         output.text(f"  {_advice(done)}")
+
+
+def _count(number: int, noun: str) -> str:
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def _advice(done: Repaired) -> str:
@@ -216,10 +223,15 @@ def _place(verified: Verified, one: Finding) -> str:
 def _summary(verified: Verified) -> str:
     warnings = sum(one.fault.is_warning for one in verified.findings)
     differences = len(verified.findings) - warnings
-    what = f"{verified.release}: {verified.files:,} files, {size(verified.bytes_total)}"
-    more = f", {warnings} warning{'' if warnings == 1 else 's'}" if warnings else ""
+    name = verified.release
+    if verified.files == 0 and any(
+        one.path.endswith(".manifest") and one.fault == "record" for one in verified.findings
+    ):
+        return f"{name}: cannot be compared, because its record is damaged; --repair --from SOURCE fetches it again"
+    what = f"{name}: {_count(verified.files, 'file')}, {size(verified.bytes_total)}"
+    more = f", {_count(warnings, 'warning')}" if warnings else ""
     if differences:
-        return f"{what}: {differences} difference{'' if differences == 1 else 's'}{more}"
+        return f"{what}: {_count(differences, 'difference')}{more}"
     return f"{what}: as it was signed{more}"
 
 

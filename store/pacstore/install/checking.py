@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections import defaultdict
@@ -12,8 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pacstore.attributes import Attributes
-from pacstore.document import starts
+from pacstore.document import Numbers, starts
 from pacstore.errors import printable
+from pacstore.install.copying import jobs
 from pacstore.install.crew import Crew
 from pacstore.install.directories import open_directory
 from pacstore.install.disk import DIRECTORY_MODE
@@ -30,7 +32,15 @@ _JOB_BYTES = 16 * MIB
 _JOB_ENTRIES = 1_024
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 TOP_PATH = "."
-_MadeByName = Mapping[bytes, Made]
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Some of the entries of a directory; with the first of them come `all`, to see what is there besides."""
+
+    directory: int
+    entries: Numbers32
+    all: Numbers32 | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +68,8 @@ class _Members:
         return cls(members, [None] * len(members))
 
     def note(self, entry: int, found: os.stat_result) -> None:
+        if not len(self.entries):
+            return
         at = int(np.searchsorted(self.entries, entry))
         if at < len(self.entries) and self.entries[at] == entry:
             self.inodes[at] = found.st_dev, found.st_ino
@@ -98,29 +110,38 @@ class Check:
         found = os.fstat(self._top)
         self._check_attributes(TOP_PATH, NO_ENTRY, EntryKind.DIRECTORY, found)
 
-    def _jobs(self) -> Iterator[list[int]]:
-        """The directories, in runs of bounded bytes and entries."""
-        directories: list[int] = []
+    def _jobs(self) -> Iterator[list[_Part]]:
+        """Parts of directories, in runs of bounded bytes and entries."""
+        run: list[_Part] = []
         size = entries = 0
         for directory in (TOP, *self._paths.directories()):
             children = self._children.of(directory)
-            directories.append(directory)
-            entries += 1 + len(children)
-            size += self._bytes(children)
-            if size > _JOB_BYTES or entries > _JOB_ENTRIES:
-                yield directories
-                directories, size, entries = [], 0, 0
-        yield directories
+            sizes = self._sizes(children)
+            cuts = list(jobs(sizes)) or [(0, 0)]
+            for first, last in cuts:
+                run.append(_Part(directory, children[first:last], children if first == 0 else None))
+                size += int(sizes[first:last].sum())
+                entries += 1 + last - first
+                if size > _JOB_BYTES or entries > _JOB_ENTRIES:
+                    yield run
+                    run, size, entries = [], 0, 0
+        yield run
 
-    def _bytes(self, entries: Numbers32) -> int:
-        files = np.searchsorted(self._paths.file_entries, entries)
-        files = files[np.isin(self._tree.kinds[entries], (EntryKind.FILE, EntryKind.EXECUTABLE))]
-        return int(self._tree.sizes[files].sum())
+    def _file_numbers(self, entries: Numbers32) -> Numbers32:
+        """The file number of each of `entries` that is a file; for others something."""
+        return np.searchsorted(self._paths.file_entries, entries).astype(np.int32)
 
-    def _job(self, directories: list[int]) -> Callable[[Tools], None]:
+    def _sizes(self, entries: Numbers32) -> Numbers:
+        """The bytes of each of `entries` that is a file; 0 for others."""
+        sizes = np.zeros(len(entries), dtype=np.int64)
+        files = np.flatnonzero(np.isin(self._tree.kinds[entries], (EntryKind.FILE, EntryKind.EXECUTABLE)))
+        sizes[files] = self._tree.sizes[self._file_numbers(entries[files])]
+        return sizes
+
+    def _job(self, parts: list[_Part]) -> Callable[[Tools], None]:
         def check(tools: Tools) -> None:
-            for directory in directories:
-                self._check_directory(tools, directory)
+            for part in parts:
+                self._check_part(tools, part)
 
         return check
 
@@ -129,31 +150,41 @@ class Check:
     ) -> None:
         self._findings.append(Finding(path or self._paths.shown(entry), fault, detail, entry, inode))
 
-    def _check_directory(self, tools: Tools, directory: int) -> None:
-        children = {self._paths.name(entry): entry for entry in self._children.of(directory).tolist()}
-        made = self._made.get(b"" if directory == TOP else self._paths.path(directory), {}) if self._made else {}
-        descriptor = -1
-        present: set[bytes] = set()
+    def _check_part(self, tools: Tools, part: _Part) -> None:
+        made = self._made.get(self._path(part.directory), {}) if self._made else {}
+        try:
+            directory = tools.tree.open(part.directory)
+        except OSError as error:
+            for entry in part.entries.tolist():
+                if self._paths.name(entry) not in made:
+                    self._found(entry, *_absence(error))
+            if part.all is not None:
+                self._check_made(tools, -1, part.directory, made)
+            return
+        kinds = self._tree.kinds[part.entries].tolist()
+        files = self._file_numbers(part.entries).tolist()
+        for entry, kind, file in zip(part.entries.tolist(), kinds, files, strict=True):
+            name = self._paths.name(entry)
+            if name not in made:
+                self._check_entry(tools, directory, name, entry, _KINDS[kind], file)
+        if part.all is not None:
+            self._check_made(tools, directory, part.directory, made)
+            self._check_listing(directory, part.directory, {*map(self._paths.name, part.all.tolist()), *made})
+
+    def _path(self, directory: int) -> bytes:
+        return b"" if directory == TOP else self._paths.path(directory)
+
+    def _check_listing(self, descriptor: int, directory: int, expected: set[bytes]) -> None:
         with contextlib.suppress(OSError):
-            descriptor = tools.tree.open(directory)
             present = {os.fsencode(name) for name in os.listdir(descriptor)}
-        for name, entry in children.items():
-            if name in made:
-                continue
-            if name not in present:
-                self._found(entry, Fault.MISSING, "is not there")
-            else:
-                self._check_entry(tools, descriptor, name, entry)
-        above = "" if directory == TOP else f"{self._paths.shown(directory)}/"
-        self._check_made(tools, descriptor, above, made, present, children)
-        self._extra(above, present - set(children) - set(made))
+            self._extra(self._path(directory), present - expected)
 
-    def _extra(self, above: str, names: set[bytes]) -> None:
+    def _extra(self, above: bytes, names: set[bytes]) -> None:
         for name in names:
-            self._findings.append(Finding(above + _shown(name), Fault.EXTRA, "is not part of the release"))
+            path = _shown(above + b"/" + name if above else name)
+            self._findings.append(Finding(path, Fault.EXTRA, "is not part of the release"))
 
-    def _check_entry(self, tools: Tools, directory: int, name: bytes, entry: int) -> None:
-        kind = EntryKind(int(self._tree.kinds[entry]))
+    def _check_entry(self, tools: Tools, directory: int, name: bytes, entry: int, kind: EntryKind, file: int) -> None:
         try:
             found = os.stat(name, dir_fd=directory, follow_symlinks=False)
             if not _is(kind, found.st_mode):
@@ -162,11 +193,11 @@ class Check:
             self._check_attributes("", entry, kind, found)
             if kind is EntryKind.SYMLINK:
                 self._check_target(entry, os.readlink(name, dir_fd=directory))
-            elif kind.is_file:
+            elif kind is not EntryKind.DIRECTORY:
                 self._members.note(entry, found)
-                self._check_content(tools, directory, name, entry, found)
+                self._check_content(tools, directory, name, entry, file, found)
         except OSError as error:
-            self._found(entry, Fault.DAMAGED, f"cannot be read: {error.strerror}")
+            self._found(entry, *_absence(error))
 
     def _check_attributes(self, path: str, entry: int, kind: EntryKind, found: os.stat_result) -> None:
         owner = self._expected.owner
@@ -189,8 +220,9 @@ class Check:
         if target != expected:
             self._found(entry, Fault.TARGET, f"leads to {_shown(target)}")
 
-    def _check_content(self, tools: Tools, directory: int, name: bytes, entry: int, found: os.stat_result) -> None:
-        file = int(np.searchsorted(self._paths.file_entries, entry))
+    def _check_content(
+        self, tools: Tools, directory: int, name: bytes, entry: int, file: int, found: os.stat_result
+    ) -> None:
         expected = int(self._tree.sizes[file])
         inode = found.st_dev, found.st_ino
         if found.st_size != expected:
@@ -226,53 +258,57 @@ class Check:
     def _check_made_directories(self, tools: Tools) -> None:
         """The directories that commands made, which are none of the tree."""
         generated = self._expected.generated
-        if generated is None:
-            return
-        for path, made in generated.paths.items():
-            if made.kind is not EntryKind.DIRECTORY:
-                continue
-            encoded = path.encode()
-            names = self._made.get(encoded, {})
-            descriptor = -1
-            present: set[bytes] = set()
-            try:
+        for path, made in generated.paths.items() if generated is not None else ():
+            if made.kind is EntryKind.DIRECTORY:
+                self._check_made_directory(tools, path.encode())
+
+    def _check_made_directory(self, tools: Tools, path: bytes) -> None:
+        names = self._made.get(path, {})
+        descriptor = -1
+        try:
+            with contextlib.suppress(OSError):
+                descriptor = open_directory(self._top, path)
+            for name, expected in names.items():
+                self._check_one_made(tools, descriptor, path + b"/" + name, name, expected, NO_ENTRY)
+            if descriptor >= 0:
                 with contextlib.suppress(OSError):
-                    descriptor = open_directory(self._top, encoded)
-                    present = {os.fsencode(name) for name in os.listdir(descriptor)}
-                above = f"{_shown(encoded)}/"
-                self._check_made(tools, descriptor, above, names, present, {})
-                self._extra(above, present - set(names))
-            finally:
-                if descriptor >= 0:
-                    os.close(descriptor)
+                    self._extra(path, {os.fsencode(name) for name in os.listdir(descriptor)} - set(names))
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
 
-    def _check_made(
-        self,
-        tools: Tools,
-        directory: int,
-        above: str,
-        made: _MadeByName,
-        present: set[bytes],
-        children: Mapping[bytes, int],
-    ) -> None:
+    def _check_made(self, tools: Tools, descriptor: int, directory: int, made: Mapping[bytes, Made]) -> None:
+        """What commands made in a directory of the tree, or changed there."""
+        if not made:
+            return
+        entries = {self._paths.name(entry): entry for entry in self._children.of(directory).tolist()}
+        above = self._path(directory)
         for name, expected in made.items():
-            try:
-                what = (
-                    _made_fault(directory, name, expected, tools)
-                    if name in present
-                    else (Fault.MISSING, "is not there")
-                )
-            except OSError as error:
-                what = Fault.DAMAGED, f"cannot be read: {error.strerror}"
-            if what is not None:
-                fault, detail = what
-                entry = children.get(name, NO_ENTRY)
-                path = above + _shown(name)
-                self._findings.append(
-                    Finding(path, fault, f"{detail} (the release's own commands made it)", entry, generated=True)
-                )
+            path = above + b"/" + name if above else name
+            self._check_one_made(tools, descriptor, path, name, expected, entries.get(name, NO_ENTRY))
+
+    def _check_one_made(
+        self, tools: Tools, directory: int, path: bytes, name: bytes, expected: Made, entry: int
+    ) -> None:
+        what: tuple[Fault, str] | None
+        try:
+            what = _made_fault(directory, name, expected, tools) if directory >= 0 else (Fault.MISSING, "is not there")
+        except OSError as error:
+            what = _absence(error)
+        if what is not None:
+            fault, detail = what
+            detail = f"{detail} (the release's own commands made it)"
+            self._findings.append(Finding(_shown(path), fault, detail, entry, generated=True))
 
 
+def _absence(error: OSError) -> tuple[Fault, str]:
+    """What it means that an entry cannot be looked at: only some errors say that it is not there."""
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+        return Fault.MISSING, "is not there"
+    return Fault.DAMAGED, f"cannot be read: {error.strerror}"
+
+
+_KINDS = tuple(EntryKind)
 _NAMES = {
     EntryKind.DIRECTORY: "directory",
     EntryKind.FILE: "file",

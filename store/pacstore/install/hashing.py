@@ -20,15 +20,17 @@ _KEY = struct.Struct("<QQQqq")
 
 
 def digest_of(descriptor: int, size: int, buffer: memoryview) -> bytes:
-    """The BLAKE3-256 of the open file, read from where it stands to its end through `buffer`; it has about `size` bytes.
+    """The BLAKE3-256 of the open file, which has `size` bytes, read from its beginning through `buffer`.
 
     Memory maps would be no quicker, and a file that is cut short or cannot be read would end the process. Raises OSError.
     """
     if size >= _LARGE_BYTES:
         return _digest_of_large(descriptor)
     hasher = blake3()
-    while count := os.readv(descriptor, [buffer]):
+    done = 0
+    while done < size and (count := os.readv(descriptor, [buffer])):
         hasher.update(buffer[:count])
+        done += count
     return hasher.digest()
 
 

@@ -45,6 +45,10 @@ class Supply(Protocol):
     def source(self) -> Source:
         """The source, opened when it is first asked for. Raises as opening it does."""
 
+    @property
+    def bytes_downloaded(self) -> int:
+        """What the source has moved so far; 0 while it is not opened."""
+
     def entry(self, release: Release) -> CatalogRelease:
         """What the verified catalog says of `release`. Raises NotFound, and as opening does."""
 

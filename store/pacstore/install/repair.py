@@ -123,6 +123,7 @@ def repair(
 def _repair_release(session: _Session, release: Release, timeline: Timeline, size: int | None) -> Repaired:
     record = read_record_of(session.root, release, timeline)
     spoilt = record.findings
+    before = _downloaded(session)
     documents = _documents(record)
     if documents is None and session.supply is not None:
         documents = _fetch_record(session, record)
@@ -132,6 +133,7 @@ def _repair_release(session: _Session, release: Release, timeline: Timeline, siz
     if documents is None:
         return Repaired(verified, left=verified.findings)
     records = len(spoilt) - len(record.findings)
+    fetched = _downloaded(session) - before
     try:
         done = _Work(session, record, documents).run(verified)
     except OtherRecord:
@@ -140,13 +142,19 @@ def _repair_release(session: _Session, release: Release, timeline: Timeline, siz
         records += 1
         done = _Work(session, record, documents).run(verified)
     refetched = [one for one in spoilt if one not in record.findings]
-    done = replace(done, verified=replace(verified, findings=(*refetched, *verified.findings)), records=records)
+    done = replace(done, verified=replace(verified, findings=(*refetched, *verified.findings)))
+    done = replace(done, records=records, bytes_downloaded=done.bytes_downloaded + fetched)
     if done.changed:
         values = {
             key: getattr(done, key) for key in ("files", "entries", "records", "bytes_reused", "bytes_downloaded")
         }
         session.root.remember(EventKind.REPAIR, release, time=session.now(), values=values)
     return done
+
+
+def _downloaded(session: _Session) -> int:
+    """How many bytes came over the network so far; nothing is opened to find out."""
+    return session.supply.bytes_downloaded if session.supply is not None else 0
 
 
 def _documents(record: Record) -> Documents | None:

@@ -21,7 +21,7 @@ from typing import Self
 
 from pacstore.errors import Refused
 from pacstore.install.deletion import Freed, delete, space_of
-from pacstore.install.disk import make_directory
+from pacstore.install.disk import DIRECTORY_FLAGS, make_directory
 from pacstore.install.root import KEPT, PRIVATE_MODE, Root
 from pacstore.release import Release
 
@@ -81,6 +81,7 @@ class Trash:
                 os.rename(name, doomed, src_dir_fd=self._directory, dst_dir_fd=self._directory)
                 delete(self._directory, doomed, freed, told)
         records = Freed()
+        self._drop_logs(release, records)
         for suffix in KEPT:
             self._drop_record(f"{name}.{suffix}", release, records)
         freed.bytes += records.bytes
@@ -135,6 +136,19 @@ class Trash:
                 )
         os.fsync(self._directory)
         os.fsync(self._root.manifests)
+
+    def _drop_logs(self, release: Release, freed: Freed) -> None:
+        """Delete what the release's own commands printed, unless it is installed again."""
+        if self._root.occupied(release):
+            return
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            logs = os.open("logs", DIRECTORY_FLAGS, dir_fd=self._root.private)
+            doomed = secrets.token_hex(16)
+            try:
+                os.rename(str(release), doomed, src_dir_fd=logs, dst_dir_fd=self._directory)
+            finally:
+                os.close(logs)
+            delete(self._directory, doomed, freed)
 
     def _drop_record(self, name: str, release: Release, freed: Freed) -> None:
         """Delete a record in the trash, but first put it back if it was taken from a release that is installed again."""

@@ -41,6 +41,16 @@ def test_what_was_removed_is_gone_and_what_was_not_is_whole(three):
     assert three.current() == ONE
 
 
+def test_its_logs_go_too(three):
+    logs = three.root / ".pacball/logs"
+    for name in (ONE, TWO):
+        (logs / name).mkdir(parents=True)
+        (logs / name / "log").write_text("printed")
+    three.remove(ONE, grace=0)
+    assert os.listdir(logs) == [TWO]
+    assert three.there() == [TWO, THREE]
+
+
 def test_the_current_one_is_refused(three):
     three.time += 100 * DAY
     with pytest.raises(Refused, match="current/App/any leads to it") as caught:

@@ -40,6 +40,10 @@ class FakeSupply:
 
     refresh = entry
 
+    @property
+    def bytes_downloaded(self):
+        return self.source.traffic.bytes_downloaded
+
 
 @pytest.fixture
 def top(entry, source, root):
