@@ -36,6 +36,7 @@ _FORBIDDEN = frozenset({401, 403, 407})
 _WEB_PAGES = frozenset({"text/html", "application/xhtml+xml"})
 _ANOTHER = "use another source, and tell the operator of this one"
 _ASK = "ask its operator for access, and name the token that you get in config.toml; or use another source"
+_TLS = "if its port speaks TLS, write https://; else use another source"
 _LOGIN = "log in to this network in a browser, if it wants that"
 _FINAL = f"give the final URL; or {_LOGIN}"
 _random = random.SystemRandom()
@@ -253,6 +254,8 @@ def _refuse_status(response: aiohttp.ClientResponse, url: URL) -> NoReturn:
         raise Refused("this network wants a login first (status 511)", place=place, hint=_LOGIN)
     if status in _FORBIDDEN:
         raise Refused(f"denies access (status {status})", place=place, hint=_ASK)
+    if status == 400 and url.scheme == "http":
+        raise Refused("refused the request with status 400", place=place, hint=_TLS)
     if status < 500 and status not in _PASSING:
         raise Refused(f"refused the request with status {status}", place=place, hint=_ASK)
     wait = response.headers.get("Retry-After", "")

@@ -126,9 +126,9 @@ def tls_error(error: ssl.SSLError, *, place: str) -> PacballError:
 
 
 def _by_proxy(status: int, place: str, proxy: str) -> PacballError:
-    if status == 407:
+    if status in (401, 407):  # tinyproxy means 407, and says 401
         hint = "write them into https_proxy, or [proxy] in config.toml: http://USER:PASSWORD@HOST:PORT"
-        return Refused(f"the proxy {proxy} wants another user and password (status 407)", place=place, hint=hint)
+        return Refused(f"the proxy {proxy} wants another user and password (status {status})", place=place, hint=hint)
     if status in (403, 405):
         hint = "ask who runs the proxy to allow it, or name the host in no_proxy if it can be reached directly"
         return Refused(f"the proxy {proxy} does not let us through to it (status {status})", place=place, hint=hint)

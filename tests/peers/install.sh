@@ -23,6 +23,8 @@ want softhsm2-util softhsm2
 want pkcs11-tool opensc
 want ssh-keygen openssh-client
 want openssl openssl
+want tinyproxy tinyproxy
+want squid squid
 [ -x /usr/lib/openssh/sftp-server ] || missing="$missing openssh-sftp-server"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" -ne 0 ]; then

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _SOON_SECONDS = 14 * 86_400.0
 _HEAD_BYTES = 16_384
+_ASKS_WHO = "it wants a user and password: https_proxy, or [proxy] in config.toml: http://USER:PASSWORD@HOST:PORT"
 
 
 async def examine_tls(one: Examination, now: float) -> list[Finding]:
@@ -68,12 +69,9 @@ async def _tunnel(proxy: URL, url: URL, reader: asyncio.StreamReader, writer: as
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
         raise Unavailable(f"the proxy {proxy.origin()} did not answer in HTTP", place=str(url)) from error
     status = head[:_HEAD_BYTES].split(b"\r\n")[0].decode("latin-1")
-    if status.split(" ")[1:2] != ["200"]:
-        hint = (
-            "a user and password go into https_proxy: http://USER:PASSWORD@HOST:PORT"
-            if " 407" in status
-            else "ask who runs it"
-        )
+    code = "".join(status.split(" ")[1:2])
+    if code != "200":
+        hint = _ASKS_WHO if code in ("401", "407") else "ask who runs it to allow this, or name the host in no_proxy"
         raise Unavailable(f"the proxy {proxy.origin()} answered '{printable(status[:80])}'", place=str(url), hint=hint)
 
 
