@@ -296,9 +296,12 @@ class _Run:
             under.task.under_way.remove(under)
 
     def _give_up(self, task: _Task) -> None:
-        """Let go of the transfers of a task that are not needed any more."""
+        """Let go of the transfers of a task that are not needed any more, and remember from whom nothing came."""
         for under in list(task.under_way):
+            quiet = self._quiet_seconds(under)
             self._cancel(under)
+            if quiet > self._limits.quiet_seconds:
+                under.member.failed(self._silence(under.member), began=under.began)
 
     def _cancel(self, under: _Under) -> None:
         under.given_up = True
@@ -333,7 +336,7 @@ class _Run:
 
     def _watch(self) -> None:
         """Drop members that are too slow, or from which nothing comes, if others may do better."""
-        self._watched = now = self._clock()
+        self._watched = self._clock()
         for member in {under.member for under in self._under_way}:
             member.observe()
         best = max((m.bytes_per_second for m in self._members if not m.pause_left()), default=0.0)
@@ -341,10 +344,9 @@ class _Run:
             task, member, result = under.task, under.member, under.transfer.result
             if under.given_up or result.done() or not self._healthy_other(task, member):
                 continue
-            arrival = under.transfer.arrival
-            if not arrival.held and now - max(arrival.at, under.began) > self._limits.stalled_seconds:
+            if self._quiet_seconds(under) > self._limits.stalled_seconds:
                 self._cancel(under)
-                self._failed(task, member, Unavailable("sends nothing", place=member.name), under.began)
+                self._failed(task, member, self._silence(member), under.began)
             elif member.is_slow_beside(best):
                 member.is_slow()
                 self._take_away(member)
@@ -377,15 +379,25 @@ class _Run:
 
     def _seconds_left(self, under: _Under) -> float:
         """How long a transfer will take, as far as can be told."""
-        now, arrival = self._clock(), under.transfer.arrival
-        quiet = now - max(arrival.at, under.began)
+        arrival, quiet = under.transfer.arrival, self._quiet_seconds(under)
         if arrival.held or under.transfer.result.done():
             return 0.0
         if quiet > self._limits.quiet_seconds:
             return float("inf")
-        passed = max(now - under.began, 1e-3)
+        passed = max(self._clock() - under.began, 1e-3)
         if passed < _WORTH_SECONDS or not arrival.received:
             speed = under.member.effective_bytes_per_second / max(self._connections(self._members), 1)
         else:
             speed = arrival.received / passed
         return (under.task.wanted.length - arrival.received) / speed if speed else quiet
+
+    def _quiet_seconds(self, under: _Under) -> float:
+        """For how long nothing has come, through no fault of ours."""
+        arrival = under.transfer.arrival
+        if arrival.held or under.transfer.result.done():
+            return 0.0
+        return self._clock() - max(arrival.at, under.began)
+
+    @staticmethod
+    def _silence(member: Member) -> Unavailable:
+        return Unavailable("sends nothing", place=member.name)

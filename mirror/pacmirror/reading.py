@@ -99,7 +99,7 @@ class Reading:
     def _is_sluggish(self) -> bool:
         """Whether nothing comes, or so slowly that another one is worth a try."""
         limits, now = self._limits, self._clock()
-        patience = limits.quiet_seconds if len(self._asked) < 2 else _HASTE_SECONDS
+        patience = limits.quiet_seconds if len(self._asked) < 2 else min(limits.quiet_seconds, _HASTE_SECONDS)
         if now - self._last_asked < patience:
             return False
         for asked in self._asked.values():
