@@ -27,8 +27,11 @@ from paccli.output import Output, fields, print_sources, reporting, size
 from pacstore.errors import printable
 
 if TYPE_CHECKING:
+    from paccli.sources import Opened
     from pacstore.install.installation import Installed
+    from pacstore.install.options import InstallOptions
     from pacstore.install.plan import Plan
+    from pacstore.release import Release
 
 
 def install(
@@ -74,16 +77,13 @@ def install(
     """Install a release under a root and switch to it; what was interrupted continues."""
     with reporting(as_json=as_json, progress=progress) as output:
         from paccli.owners import find_owner, find_user  # noqa: PLC0415
-        from paccli.progress import showing  # noqa: PLC0415
         from paccli.rates import parse_rate  # noqa: PLC0415
         from paccli.seeding import find_seed_directories, find_share  # noqa: PLC0415
         from paccli.settings import load_settings  # noqa: PLC0415
         from paccli.sources import opening  # noqa: PLC0415
-        from pacstore import install as installer  # noqa: PLC0415
         from pacstore.errors import Refused  # noqa: PLC0415
         from pacstore.install.options import ActionOptions, InstallOptions  # noqa: PLC0415
         from pacstore.release import Release  # noqa: PLC0415
-        from pacstore.source import states_of  # noqa: PLC0415
 
         name = Release.parse(release)
         settings = load_settings()
@@ -102,24 +102,42 @@ def install(
         rate = parse_rate(limit_rate, place="--limit-rate") if limit_rate is not None else None
         believed = TrustOptions(root_keys, trust_on_first_use, as_of, insecure)
         with opening(source, believed, output, limit_rate=rate) as opened:
-            entry = opened.release(name)
-            trust = opened.trust
-            refresh = lambda: opened.refresh(name)  # noqa: E731
-            with showing(output, quiet=quiet, sources=lambda: states_of(opened.source)) as shown:
-                if plan_only:
-                    planned = installer.plan(
-                        entry, source=opened.source, root=where, progress=shown, refresh=refresh,
-                        allow_withdrawn=allow_withdrawn, options=options,
-                    )  # fmt: skip
-                    _print_plan(output, planned)
-                    return output.result({**fields(planned), "fits": planned.fits})
-                done = installer.install(
-                    entry, source=opened.source, root=where, progress=shown, now=time.time, refresh=refresh,
-                    trust=trust, allow_withdrawn=allow_withdrawn, planned=lambda plan: _print_plan(output, plan),
-                    options=options,
-                )  # fmt: skip
-        _print_installed(output, done, trust.fields(entry))
-    return None
+            _install(opened, name, where, output, options, allowed=allow_withdrawn, plan_only=plan_only, quiet=quiet)
+
+
+def _install(
+    opened: Opened,
+    name: Release,
+    where: Path,
+    output: Output,
+    options: InstallOptions,
+    *,
+    allowed: bool,
+    plan_only: bool,
+    quiet: bool,
+) -> None:
+    """Install from an opened source, or say what would be done; withdrawn releases too if that is `allowed`."""
+    from paccli.progress import showing  # noqa: PLC0415
+    from pacstore import install as installer  # noqa: PLC0415
+    from pacstore.source import states_of  # noqa: PLC0415
+
+    entry = opened.release(name)
+    trust = opened.trust
+    refresh = lambda: opened.refresh(name)  # noqa: E731
+    with showing(output, quiet=quiet, sources=lambda: states_of(opened.source)) as shown:
+        if plan_only:
+            planned = installer.plan(
+                entry, source=opened.source, root=where, progress=shown, refresh=refresh,
+                allow_withdrawn=allowed, options=options,
+            )  # fmt: skip
+            _print_plan(output, planned)
+            return output.result({**fields(planned), "fits": planned.fits})
+        done = installer.install(
+            entry, source=opened.source, root=where, progress=shown, now=time.time, refresh=refresh,
+            trust=trust, allow_withdrawn=allowed, planned=lambda plan: _print_plan(output, plan),
+            options=options,
+        )  # fmt: skip
+    return _print_installed(output, done, trust.fields(entry))
 
 
 _PLANNED_ACTIONS = {
