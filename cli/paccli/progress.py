@@ -61,6 +61,7 @@ class Counting:
 
     def begin(self, phase: str, total_bytes: int | None) -> None:
         """Show the end of the phase before, and this one."""
+        phase = printable(phase)  # a release's own commands have names that strangers chose
         with self._showing:
             self._end()
             self._arrived_before = sum(one.bytes_downloaded for one in self._sources())

@@ -31,7 +31,7 @@ def states():
 def work(mode, step, *, quiet=False, as_json=False, sources=states):
     with reporting(as_json=as_json, progress=ProgressMode(mode)) as output:
         with showing(output, quiet=quiet, sources=sources) as progress:
-            progress.begin("reading", None)
+            progress.begin("read\\x1bing", None)
             progress.begin("downloading", 4_000_000)
             progress.advance(1_000_000)
             step(output, progress)
@@ -227,7 +227,7 @@ def test_events_in_their_order():
     ]
     reading, _, downloading, warning, end, good, slow, result = ({**one, "at": 0} for one in (events[1], *events[1:]))
     assert set(end) == PROGRESS
-    assert (reading["phase"], reading["bytes_total"], reading["seconds_left"]) == ("reading", None, None)
+    assert (reading["phase"], reading["bytes_total"], reading["seconds_left"]) == ("read\\x1bing", None, None)
     assert (downloading["phase"], downloading["bytes_total"]) == ("downloading", 4_000_000)
     assert (end["bytes_done"], end["bytes_total"], end["seconds_left"]) == (4_000_000, 4_000_000, 0)
     assert set(good) == SOURCE

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pacstore.install.repair import Repaired
     from pacstore.install.verify import Verified
     from pacstore.release import Release
-    from pacstore.source import Source
+    from pacstore.source import Source, SourceState
     from pacstore.trust.targets import CatalogRelease
 
 Shared = Mapping[tuple[int, int], "Sequence[Release]"]
@@ -70,7 +70,9 @@ def verify(
         repaired: list[Repaired] | None = None
         trust = TrustOptions(root_keys, trust_on_first_use, as_of, insecure)
         trust.check()
-        shown = stack.enter_context(showing(output, quiet=quiet))
+        supply: _Supply | None = None
+        states = lambda: supply.states() if supply is not None else ()  # noqa: E731
+        shown = stack.enter_context(showing(output, quiet=quiet, sources=states))
         if repair:
             from pacstore.install.options import InstallOptions  # noqa: PLC0415
             from pacstore.install.repair import repair as repair_releases  # noqa: PLC0415
@@ -100,6 +102,12 @@ class _Supply:
     @property
     def source(self) -> Source:
         return self._open().source
+
+    def states(self) -> Sequence[SourceState]:
+        """How its sources do; nothing before there are any."""
+        from pacstore.source import states_of  # noqa: PLC0415
+
+        return states_of(self._opened.source) if self._opened is not None else ()
 
     @property
     def bytes_downloaded(self) -> int:

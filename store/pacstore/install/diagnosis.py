@@ -6,7 +6,6 @@ Everything is tried in a directory of an unpredictable name, which is removed ag
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 import shutil
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from pacstore.errors import Refused
 from pacstore.finding import Finding, Level, failed
+from pacstore.install.cloning import can_clone
 from pacstore.install.directories import open_beneath
 from pacstore.install.disk import DIRECTORY_FLAGS, folds_case, free_space
 from pacstore.install.entrance import open_entrance
@@ -27,7 +27,6 @@ from pacstore.mounts import find_mount, mounts
 
 _LITTLE_BYTES = 20 * GIB
 _FEW_INODES = 500_000
-_FICLONE = 0x40049409
 _PARTS = ("releases", "current", PRIVATE, f"{PRIVATE}/staging", f"{PRIVATE}/manifests")
 
 
@@ -175,14 +174,12 @@ def _case(_: Path, descriptor: int) -> Finding:
     return Finding("case", Level.OK, "names that differ in case are told apart", values={"folds": False})
 
 
-def _reflink(path: Path, _: int) -> Finding:
-    (path / "old").write_bytes(bytes(4096))
-    with contextlib.suppress(OSError), open(path / "old", "rb") as old, open(path / "new", "wb") as new:
-        fcntl.ioctl(new, _FICLONE, old.fileno())
+def _reflink(_: Path, descriptor: int) -> Finding:
+    if can_clone(descriptor):
         return Finding(
-            "reflink", Level.OK, "what releases share takes up no room twice (reflinks)", values={"can": True}
+            "reflink", Level.OK, "equal files of releases share their blocks (reflinks)", values={"can": True}
         )
-    text = "no reflinks: what releases share is copied"
+    text = "no reflinks: what releases share is copied, unless --share=hardlink is given"
     return Finding("reflink", Level.OK, text, values={"can": False})
 
 
