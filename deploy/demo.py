@@ -19,6 +19,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 SAME = ("pyarrow==17.0.0", "polars==1.9.0", "llvmlite==0.43.0", "pillow==10.4.0", "sympy==1.13.1")
 STACKS = {
@@ -72,14 +73,18 @@ def demonstrate(work: Path, trees: dict[str, Path]) -> None:
             saved = 1 - done["bytes_downloaded"] / done["bytes_total"]
             print(f"   {mb(done['bytes_total'])} installed: {mb(done['bytes_downloaded'])} moved in {done['requests']} requests "
                   f"({saved:.0%} saved), {mb(done['bytes_reused'])} reused, in {done['seconds']:.1f} s")  # fmt: skip
+        repair(new, site, source)
         step(f"what changed from {old} to {new}")
         found = pacball("diff", old, new, *source)
         print(f"   {len(found['added'])} entries added, {len(found['removed'])} removed, {len(found['changed'])} changed; "
               f"{mb(found['bytes_new'])} of new content")  # fmt: skip
-    for name in (old, new):
-        step(f"verify {name} at the site, without a network")
-        done = pacball("verify", name, "--root", site)
-        print(f"   intact: {done['intact']}, in {done['seconds']:.1f} s")
+    step("verify everything at the site, without a network")
+    done = pacball("verify", "--root", site)
+    print(f"   intact: {done['intact']}, in {done['seconds']:.1f} s")
+    step("go back to the release before, and forward again, without a network")
+    for words in ((), ("--to", new)):
+        done = pacball("rollback", "DemoStack", "--root", site, *words)
+        print(f"   {done['release']} is current, in {done['seconds']:.1f} s")
     step("check the store")
     done = pacball("store", "check", "--store", store)
     print(
@@ -89,7 +94,23 @@ def demonstrate(work: Path, trees: dict[str, Path]) -> None:
     print(f"\n{current} -> {os.readlink(current)}\nThe store, the site and the keys are in {work}.")
 
 
-def pacball(*words: object) -> dict[str, object]:
+def repair(name: str, site: Path, source: tuple[object, ...]) -> None:
+    """Damage the largest file of an installed release, remove another one, and have both repaired."""
+    step(f"flip one byte of {name} at the site, remove a file, and repair it")
+    files = sorted((p for p in (site / "releases" / name).rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    with files[-1].open("r+b") as file:
+        file.seek(files[-1].stat().st_size // 2)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 1]))
+    files[-2].unlink()
+    done = pacball("verify", name, "--repair", *source, "--root", site)
+    (mended,) = done["releases"]
+    print(f"   {files[-1].name} and {files[-2].name} are whole again: {mb(mended['repaired']['bytes_downloaded'])} moved, "
+          f"{mb(mended['repaired']['bytes_reused'])} from what is here, in {done['seconds']:.1f} s")  # fmt: skip
+
+
+def pacball(*words: object) -> dict[str, Any]:
     """Run the command with --json; its result, with the seconds that it took."""
     command = [str(PACBALL), *map(str, words), "--json"]
     print(f"   $ pacball {' '.join(command[1:-1])}", flush=True)
