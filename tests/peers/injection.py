@@ -12,7 +12,9 @@ from tests.peers.programs import program
 
 def injecting(calls: str, what: str, number: int) -> tuple[str, ...]:
     """What runs a command so that the `number`-th of these system calls of each thread ends as `what` says."""
-    strace = (program("strace"), "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null")
+    # Faster with a filter in the kernel, but then strace 6.1 sends no signals.
+    faster = () if what.startswith("signal") else ("--seccomp-bpf",)
+    strace = (program("strace"), "-f", *faster, "-qq", "-o", "/dev/null")
     return (*strace, "-e", f"trace={calls}", "-e", f"inject={calls}:{what}:when={number}")
 
 

@@ -29,6 +29,15 @@ CALLS = ["mkdir,mkdirat", "openat", "pwrite64", "fsync", "syncfs", "rename,renam
          "unlink,unlinkat", "ftruncate", "utimensat", "link,linkat", "futex"]  # fmt: skip
 INTERRUPTIONS = 24
 WAYS = ["KILL", "KILL", "KILL", "KILL", "TERM", "INT", "CUT", "CUT"]
+CALLS_A_ROUND = 6
+CHANGING = ["openat", "fsync", "rename,renameat,renameat2", "symlink,symlinkat", "unlink,unlinkat", "rmdir", "write"]
+COMMANDS = {
+    "rollback": ("rollback", "Small", "--to", OLD),
+    "remove": ("remove", OLD, "--grace", "0"),
+    "prune": ("prune", "--keep", "0", "--grace", "0"),
+}
+DONE_ALREADY = {"rollback": 7, "remove": 3}
+"""How a command ends that was killed when all was done: it is current, or it is not there."""
 SHARE_BY_TIME = 0.3
 FREE_BYTES = 64 * trees.MIB
 FREE_SHARE = 0.02
@@ -167,7 +176,9 @@ def test_an_install_that_is_killed_in_chosen_system_calls(site, small, prepared,
     moments = seeded(release)
     killed = 0
     site.ok(*words(make("counted")), before=counting(CALLS, tmp_path / "log"))
-    for name, most in counted(tmp_path / "log").items():
+    found = counted(tmp_path / "log")
+    for name in moments.sample(sorted(found), CALLS_A_ROUND):
+        most = found[name]
         # In the last call of its kind as often as in any other.
         number = moments.choice((most, moments.randint(1, most)))
         root = make(f"{name}-{number}")
@@ -180,5 +191,36 @@ def test_an_install_that_is_killed_in_chosen_system_calls(site, small, prepared,
         assert os.readlink(root / "current/Small/any") == f"../../releases/{release}"
         # Killed between the end of its work and the end of its process, it leaves an attempt to the next.
         assert again["already_installed"] or os.listdir(root / ".pacball/staging") == []
+        shutil.rmtree(root)
+    assert killed
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_a_change_of_a_root_that_is_killed_in_chosen_system_calls(site, small, tmp_path, verb):
+    store, published = small
+    template = tmp_path / "template"
+    for release in (OLD, NEW):
+        site.ok("install", release, "--from", store, "--root", template)
+    moments = seeded(verb)
+    words = lambda root: (*COMMANDS[verb], "--root", root)  # noqa: E731
+    call("cp", "-a", template, tmp_path / "counted")
+    site.ok(*words(tmp_path / "counted"), before=counting(CHANGING, tmp_path / "log"))
+    killed = 0
+    for name, most in counted(tmp_path / "log").items():
+        number = moments.choice((most, moments.randint(1, most)))
+        root = tmp_path / f"{name}-{number}"
+        call("cp", "-a", template, root)
+        done = site.run(*words(root), before=injecting(name, "signal=KILL", number))
+        assert done.code in (0, -9, 137), (name, number, done.err)
+        killed += done.code != 0
+        check_root(root, published)
+        again = site.run(*words(root))
+        assert again.code == 0 or again.code == DONE_ALREADY.get(verb), (name, number, again.err)
+        check_root(root, published)
+        present = {OLD, NEW} if verb == "rollback" else {NEW}
+        assert set(os.listdir(root / "releases")) == present, (name, number)
+        assert os.path.basename(os.readlink(root / "current/Small/any")) == (OLD if verb == "rollback" else NEW)
+        assert os.listdir(root / ".pacball/staging") == [], (name, number)
         shutil.rmtree(root)
     assert killed

@@ -100,3 +100,25 @@ def test_a_switch_is_done_or_not_done(place):
         assert place.current in ((after,) if finished else (before, after))
         place.site.ok(*place.install(after))
         assert place.current == after
+
+
+@pytest.mark.parametrize("verb", ["rollback", "remove", "prune"])
+def test_a_change_of_the_root_is_done_or_not_done(place, verb):
+    command = {
+        "rollback": ("rollback", "Stack", "--to", OLD),
+        "remove": ("remove", OLD, "--grace", "0"),
+        "prune": ("prune", "--keep", "0", "--grace", "0"),
+    }[verb]
+    for _ in range(SWITCHES):
+        place.site.ok(*place.install(OLD))
+        place.site.ok(*place.install(NEW))
+        os.sync()
+        finished = place.cut((*command, "--root", place.root), 1.2)
+        place.check()
+        assert place.current == (OLD if finished and verb == "rollback" else place.current)
+        again = place.site.run(*command, "--root", place.root)
+        assert again.code == 0 or again.code == {"rollback": 7, "remove": 3}.get(verb), again.err
+        place.check()
+        assert place.current == (OLD if verb == "rollback" else NEW)
+        assert (OLD in os.listdir(place.root / "releases")) == (verb == "rollback")
+        assert os.listdir(place.root / ".pacball/staging") == []

@@ -31,12 +31,15 @@ class Volume:
         call("mount", "-o", ",".join(("remount", *options)), self.path)
 
     def unmount(self) -> None:
-        """Unmount it, as soon as the last process that was ended lets go of it."""
+        """Unmount it, as soon as the last process that was ended lets go of it; and whoever else sees the mount, too."""
         for _ in range(100):
             if call("umount", self.path, check=False).returncode == 0:
-                return
+                break
             time.sleep(0.05)
-        call("umount", self.path)
+        else:
+            call("umount", self.path)
+        # Mounted again while its device still is in use, it would be the same file system, in the state it is in.
+        wait_until(lambda: not call("losetup", "-j", self.image).stdout, seconds=60)
 
     def cut_power(self) -> None:
         """From now on nothing reaches the disk, and everything that was not synced is lost."""
