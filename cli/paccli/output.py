@@ -39,6 +39,9 @@ def _plain(value: object) -> object:
     return value
 
 
+_AGAIN = "run the same command again to continue"
+
+
 class Output:
     """Where a command's result goes. `as_json`: one object at the end, and no text. `mode`: how progress is shown.
 
@@ -104,8 +107,8 @@ def reporting(*, as_json: bool, progress: ProgressMode = ProgressMode.AUTO) -> I
     except PacballError as error:
         fail(output, error)
     except KeyboardInterrupt:
-        print("pacball: interrupted; run the same command again to continue", file=sys.stderr)
-        raise SystemExit(exits.INTERRUPTED) from None
+        print(f"pacball: interrupted; {_AGAIN}", file=sys.stderr)
+        _end_with(output, "interrupted", PacballError("interrupted", hint=_AGAIN), exits.INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output went away: no error, and nothing more can be said.
         discard(sys.stdout)
@@ -123,17 +126,21 @@ def reporting(*, as_json: bool, progress: ProgressMode = ProgressMode.AUTO) -> I
 def fail(output: Output, error: PacballError) -> None:
     """Print `error` and exit with its code."""
     print(f"pacball: {error}", file=sys.stderr)
+    _end_with(output, exits.kind_name(error), error, exits.exit_code(error))
+
+
+def _end_with(output: Output, kind: str, error: PacballError, code: int) -> None:
     with outliving_reader(sys.stdout):
         output.error(
             {
-                "error": exits.kind_name(error),
+                "error": kind,
                 "message": printable(error.message),
                 "place": printable(error.place),
                 "hint": printable(error.hint),
-                "exit_code": exits.exit_code(error),
+                "exit_code": code,
             }
         )
-    raise SystemExit(exits.exit_code(error)) from None
+    raise SystemExit(code) from None
 
 
 def print_sources(output: Output, states: Sequence[SourceState]) -> None:

@@ -32,6 +32,7 @@ _VERIFY = {
     64: ("shows a certificate of another address", _NAME),
 }
 """By OpenSSL's X509_V_ERR_*: what is the matter, and what to do."""
+_SILENT = "it, or something between, accepts connections and is silent: tell its operator"
 _NO_TLS = frozenset(
     {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"}
 )
@@ -67,7 +68,7 @@ def _while_talking(error: Exception, place: str) -> PacballError:
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return Unavailable("does not answer a connection; a firewall may drop it", place=place)
     if isinstance(error, aiohttp.SocketTimeoutError):
-        return Unavailable("has sent nothing for a long time", place=place)
+        return Unavailable("has sent nothing for a long time", place=place, hint=_SILENT)
     if isinstance(error, TimeoutError):
         return Unavailable("answered too slowly", place=place)
     if isinstance(error, aiohttp.ClientPayloadError):

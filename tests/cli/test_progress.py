@@ -258,6 +258,25 @@ def test_events_come_while_it_goes_on_and_at_most_about_once_a_second():
     assert sum(one["event"] == "source" for one in events) == 2
 
 
+def test_an_interrupt_is_the_last_event():
+    paths = os.pathsep.join(path for path in sys.path if path)
+    program = f"{BEGIN}{WORK}{WAIT}work('json', wait)"
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": paths},
+        stdin=-1,
+        stdout=-1,
+        stderr=-1,
+        text=True,
+    ) as process:
+        lines = [process.stdout.readline() for _ in range(3)]
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    last = events_of("".join(lines) + out)[-1]
+    assert (last["event"], last["error"], last["exit_code"]) == ("error", "interrupted", 130)
+
+
 def test_events_of_threads_are_never_mixed():
     rest = """
 import threading

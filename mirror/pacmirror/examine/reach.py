@@ -35,6 +35,8 @@ async def examine_names(one: Examination) -> list[Finding]:
     values = {"host": host, "addresses": one.addresses, "seconds": round(seconds, 4)}
     slow = seconds > 1
     message = f"{host} is {', '.join(one.addresses[:_MOST_ADDRESSES])} ({_milliseconds(seconds)})"
+    if one.addresses == [host]:
+        message = f"{host} is an address; there is no name to look up"
     hint = "every new connection waits for the name servers: check /etc/resolv.conf" if slow else ""
     return [Finding("names", Level.WARN if slow else Level.OK, message, hint, values)]
 
