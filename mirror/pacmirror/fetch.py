@@ -83,9 +83,9 @@ class Fetcher:
                     async with self._ask_whole(url, limit, fresh=fresh) as (response, deadline):
                         length = response.content_length or 0
                         await self._receive(response, limit, take, deadline, arrival)
-            except Unavailable:
-                worth = len(data) - kept >= self._limits.continued_bytes
-                del data[len(data) if worth and not fresh and length else kept :]
+            except Unavailable as error:
+                worth = self._is_continued(error, len(data) - kept) and not fresh and length
+                del data[len(data) if worth else kept :]
                 raise
             return bytes(data)
 
@@ -111,13 +111,18 @@ class Fetcher:
             kept = here
             try:
                 await self._part_once(url, offset + kept, length - kept, take, arrival)
-            except Unavailable:
-                # A few bytes are not worth a request that is not the same as the first.
-                here = here if here - kept >= self._limits.continued_bytes else kept
+            except Unavailable as error:
+                here = here if self._is_continued(error, here - kept) else kept
                 raise
             return data
 
         return await self._persist(url, attempt, lambda: here)
+
+    def _is_continued(self, error: Unavailable, gained_bytes: int) -> bool:
+        """Whether what has come so far is kept. A few bytes are not worth a request that is not the same as the first."""
+        if isinstance(error.__cause__, TimeoutError) and not self._limits.continues_after_stall:
+            return False
+        return gained_bytes >= self._limits.continued_bytes
 
     async def _persist(self, url: URL, attempt: Callable[[], Awaitable[T]], gained: Callable[[], int]) -> T:
         """The result of the first attempt that is not Unavailable, with growing, jittered pauses between them.

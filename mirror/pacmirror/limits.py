@@ -59,7 +59,8 @@ class ClientLimits:
     `min_bytes_per_second`.
     `attempts`: requests for one thing before it is Unavailable, with pauses of about `backoff_seconds`, twice as long
     each time, at most `backoff_max_seconds`; a server may ask for at most `retry_after_seconds`. A request that brings at
-    least `continued_bytes` before it breaks off is continued there, and not counted.
+    least `continued_bytes` before it breaks off is continued there, and not counted; also one that stalls, unless
+    `continues_after_stall` is false.
     """
 
     parallel: int = 4
@@ -73,11 +74,14 @@ class ClientLimits:
     retry_after_seconds: float = 60.0
     range_bytes: int = 256 * MIB
     continued_bytes: int = 64 * KIB
+    continues_after_stall: bool = True
     read_buffer_bytes: int = 1 * MIB
     throttled_buffer_bytes: int = 64 * KIB
 
 
-LIST_LIMITS = ClientLimits(connect_seconds=5.0, stall_seconds=10.0, answer_seconds=20.0, attempts=1)
+LIST_LIMITS = ClientLimits(
+    connect_seconds=5.0, stall_seconds=10.0, answer_seconds=20.0, attempts=1, continues_after_stall=False
+)
 """For each `HttpSource` of a list: it is asked once, since then others can be."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import time
@@ -15,7 +14,6 @@ from tests.e2e import signing, trees
 from tests.e2e.conftest import NEW, OLD
 from tests.e2e.signing import DAY_S
 from tests.e2e.site import Outcome, Site, free_port, wait_until
-from tests.e2e.slow import slowed
 from tests.mirror import mischief
 from tests.mirror.mischief import of_packs, serving
 
@@ -93,7 +91,11 @@ def test_a_bad_source_beside_a_good_one(mirrors, site, root, name):
     assert done.code == 0, done.err
     trees.assert_same(root / "releases" / NEW, mirrors.tree)
     told = states(done.json)
-    assert (told[bad.url]["state"], told[good.url]["state"]) == (state, "good")
+    assert told[good.url]["state"] == "good"
+    if name in ("truncates", "stalls"):
+        # What breaks off is continued, and what stalls is had from the other one before it counts as a failure.
+        return
+    assert told[bad.url]["state"] == state
     assert told[good.url]["bytes_downloaded"] > 4 * trees.MIB
     last = done.err.rstrip().rpartition("\n")[2]
     assert last.startswith(f"pacball: warning: {bad.url} failed")
@@ -243,15 +245,17 @@ def test_rates(mirrors, site, root):
 
 @pytest.mark.slow
 def test_a_slow_line_that_is_killed_every_few_seconds_makes_progress(mirrors, site, root):
-    with (
-        mirrors.site.serving(mirrors.store) as url,
-        slowed(url, bytes_per_second=400_000) as slow,
-    ):
-        command = ("install", NEW, "--from", slow, *mirrors.trusted, "--root", root)
-        for _ in range(20):
+    with serving(public(mirrors.store), bytes_per_second=800_000) as mirror:
+        command = ("install", NEW, "--from", mirror.url, *mirrors.trusted, "--root", root)
+        for _ in range(12):
+            before = mirror.bytes_sent
             process = site.start(*command)
-            with contextlib.suppress(AssertionError):
-                wait_until(lambda process=process: process.poll() is not None, seconds=6)
+            wait_until(
+                lambda process=process, before=before: (
+                    process.poll() is not None or mirror.bytes_sent > before + 1.7 * trees.MIB
+                ),
+                seconds=60,
+            )
             if process.poll() is not None:
                 assert Outcome.of(process, timeout=20).code == 0
                 break
@@ -259,4 +263,5 @@ def test_a_slow_line_that_is_killed_every_few_seconds_makes_progress(mirrors, si
             process.communicate()
         else:
             pytest.fail("it never got to its end")
+        assert mirror.bytes_sent < 3 * sum(path.stat().st_size for path in mirrors.tree.rglob("*.bin"))
     trees.assert_same(root / "releases" / NEW, mirrors.tree)
