@@ -343,13 +343,22 @@ class _Run:
         for under in list(self._under_way):
             task, member, result = under.task, under.member, under.transfer.result
             if under.given_up or result.done() or not self._healthy_other(task, member):
-                continue
-            if self._quiet_seconds(under) > self._limits.stalled_seconds:
+                continue  # it is given up already, or better than nothing
+            if self._quiet_seconds(under) > self._patience(task, member):
                 self._cancel(under)
                 self._failed(task, member, self._silence(member), under.began)
             elif member.is_slow_beside(best):
                 member.is_slow()
                 self._take_away(member)
+
+    def _patience(self, task: _Task, member: Member) -> float:
+        """For how long nothing may come from `member`: for less while one that could bring it has nothing to do."""
+        busy = {under.member for under in self._under_way}
+        idle = any(
+            other is not member and other not in busy and not other.pause_left() and self._is_possible(task, other)
+            for other in self._members
+        )
+        return self._limits.quiet_seconds if idle else self._limits.stalled_seconds
 
     def _take_away(self, member: Member) -> None:
         """Have others bring what a slow member has under way."""

@@ -97,7 +97,8 @@ class MirrorLimits:
     `pause_seconds`: how long one that failed is left alone; each further failure doubles it, up to `pause_max_seconds`, but
     only `drought_pause_seconds` while nothing comes from any other. `slow_pause_seconds`, `refused_pause_seconds`,
     `wrong_pause_seconds`: the same for one that is slow, denies or redirects, or gave wrong bytes.
-    `quiet_seconds`: without a byte, after which others are asked too; `stalled_seconds`: after which it is dropped.
+    `quiet_seconds`: without a byte, after which it is dropped, or another is asked too, if that has nothing to do;
+    `stalled_seconds`: after which it is dropped in any case.
     A source is slow if it brings less than `slow_bytes_per_second`, or less than `slow_share` of the fastest and under
     `fair_bytes_per_second`, over `slow_after_seconds`. `copies`: of one thing, asked of several sources at once.
     """

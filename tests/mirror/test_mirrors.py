@@ -103,6 +103,18 @@ def test_a_slow_last_range_is_not_waited_for():
     assert traffic < len(DATA) + 2 * MIB
 
 
+def test_a_fast_mirror_that_falls_silent_does_not_hold_up_the_others():
+    """All that may be under way is with it then."""
+    limits = MirrorLimits(flight_bytes=4 * MIB, quiet_seconds=0.3, stalled_seconds=30.0)
+    silent = of_packs(mischief.stall_at(0.1), first=3)
+    with serving(FILES, silent) as one, serving(FILES) as two, join(one, two, limits=limits) as source:
+        check(source.ranges(cut(source)))
+        first, second = source.states()
+    assert first.state is Condition.FAILING
+    assert "sends nothing" in first.error
+    assert second.bytes_downloaded > 4 * MIB
+
+
 def test_ranges_grow_with_the_speed_of_the_line():
     with serving(FILES) as mirror, HttpSource(mirror.url) as source:
         fast = [one.length for one, _ in source.ranges(cut(source, most=8 * MIB))]
