@@ -66,10 +66,24 @@ def examine_machine(settings: Settings) -> Iterator[Finding]:
     found = [str(path) for path in settings.files]
     text = f"read from {' and '.join(found)}" if found else f"there is none: neither {looked_at[0]} nor {looked_at[1]}"
     yield Finding("configuration", Level.OK, text, values={"files": found})
+    yield from _passwords(settings)
     yield _pins(settings)
     yield from _certificates(settings)
     yield from _tokens(settings.tokens)
     yield _state(state_dir())
+
+
+def _passwords(settings: Settings) -> Iterator[Finding]:
+    """Files with a proxy's password that others can read."""
+    keys = {"proxy.http": settings.http_proxy, "proxy.https": settings.https_proxy}
+    for file in {settings.origin(key) for key, value in keys.items() if value and "@" in value} & set(
+        map(str, settings.files)
+    ):
+        with suppress(OSError):
+            if os.stat(file).st_mode & 0o044:
+                text = f"{file} has a proxy's password, and others can read it"
+                hint = "keep it in ~/.config/pacball/config.toml of who installs, with mode 600"
+                yield Finding("configuration", Level.WARN, text, hint, {"file": file})
 
 
 def _pins(settings: Settings) -> Finding:
@@ -153,6 +167,9 @@ def _start(where: str, question: Question, *, until: float) -> queue.SimpleQueue
             findings.put(failed("source", error))
         except OSError as error:
             findings.put(Finding("source", Level.FAIL, f"could not be examined: {error.strerror or error}"))
+        except Exception as error:  # noqa: BLE001 - what ends without a finding would look well
+            text = f"a fault in pacball: {type(error).__name__}: {error}"
+            findings.put(Finding("source", Level.FAIL, text, "please report it"))
         finally:
             findings.put(None)
 

@@ -137,6 +137,18 @@ def test_what_is_wrong_with_this_machine(pacball, store, root_keys, tmp_path, mo
     assert "s3cret" not in str(found)
 
 
+def test_a_password_that_others_can_read(pacball, tmp_path):
+    config = tmp_path / "etc/config.toml"
+    config.parent.mkdir()
+    config.write_text('[proxy]\nhttps = "http://me:s3cret@proxy:3128"\n')
+    config.chmod(0o644)
+    result = pacball.json("doctor")
+    assert steps(result, "this machine")["configuration"]["level"] == "warn"
+    assert (result["warnings"], "s3cret" in str(result)) == (1, False)
+    config.chmod(0o600)
+    assert pacball.json("doctor")["warnings"] == 0
+
+
 def test_without_any_source_it_says_so(pacball):
     assert "no source is configured: name one with --from URL" in pacball.text("doctor")
 
