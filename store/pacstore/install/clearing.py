@@ -9,6 +9,9 @@ import stat
 
 from pacstore.install.disk import DIRECTORY_FLAGS, DIRECTORY_MODE
 
+CLEARED = "cleared."
+"""How the names of directories begin that were moved up, and are to be removed by whoever finds them."""
+
 
 def clear_tree(above: int, name: bytes) -> None:
     """Remove the directory `name` of the open directory `above` with all in it; what cannot be removed stays.
@@ -36,7 +39,7 @@ def _clear_child(above: int, directory: int, name: bytes) -> list[bytes]:
         os.unlink(name, dir_fd=directory)
         return []
     make_accessible(directory, name)
-    moved = f"cleared.{secrets.token_hex(8)}".encode()
+    moved = f"{CLEARED}{secrets.token_hex(8)}".encode()
     os.rename(name, moved, src_dir_fd=directory, dst_dir_fd=above)
     return [moved]
 

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pacstore.install.clearing import make_accessible
 from pacstore.install.directories import open_directory
 from pacstore.install.disk import DIRECTORY_FLAGS
 
@@ -47,10 +48,12 @@ def _delete(parent: int, name: str, pool: int, pending: list[str], freed: Freed,
             freed.files += stat.S_ISREG(found.st_mode)
         told(found.st_size)
     elif parent != pool:
+        make_accessible(parent, os.fsencode(name))
         moved = secrets.token_hex(16)
         os.rename(name, moved, src_dir_fd=parent, dst_dir_fd=pool)
         pending.append(moved)
     else:
+        make_accessible(parent, os.fsencode(name))
         descriptor = os.open(name, DIRECTORY_FLAGS, dir_fd=parent)
         try:
             for below in os.listdir(descriptor):

@@ -115,7 +115,7 @@ def repair(
         session = _Session(opened, supply, progress, now, options)
         timeline = Timeline.of(opened.history())
         done = [_repair_release(session, release, timeline, sizes.get(release)) for release in chosen]
-        if any(one.changed for one in done):
+        with contextlib.suppress(OSError):
             sweep(opened)
     return done
 

@@ -36,6 +36,8 @@ from pacstore.release import Release
 
 PRIVATE = ".pacball"
 PRIVATE_MODE = 0o700
+TRASH = "trash"
+_ATTEMPTS = 5
 KEPT = ("manifest", "attributes", "generated")
 """What the names of the files in `manifests` end in: all that is kept of an installed release beside its tree."""
 
@@ -279,18 +281,26 @@ class Root:
 
     def _lead(self, line: Release, name: str) -> None:
         """Let `current` for the project and platform of `line` lead to the release `name`."""
-        temporary = f"switch.{secrets.token_hex(8)}"
         project = make_directory(self.current, line.project, DIRECTORY_MODE)
+        # Left there by who is killed, it is swept.
+        trash = make_directory(self.private, TRASH, PRIVATE_MODE)
         try:
-            os.symlink(f"../../releases/{name}", temporary, dir_fd=self.private)
-            try:
-                os.rename(temporary, line.platform, src_dir_fd=self.private, dst_dir_fd=project)
-            except OSError:
-                os.unlink(temporary, dir_fd=self.private)
-                raise
+            for left in reversed(range(_ATTEMPTS)):
+                temporary = secrets.token_hex(16)
+                os.symlink(f"../../releases/{name}", temporary, dir_fd=trash)
+                try:
+                    os.rename(temporary, line.platform, src_dir_fd=trash, dst_dir_fd=project)
+                    break
+                except FileNotFoundError:  # swept by another
+                    if not left:
+                        raise
+                except OSError:
+                    os.unlink(temporary, dir_fd=trash)
+                    raise
             os.fsync(project)
             os.fsync(self.current)
         finally:
+            os.close(trash)
             os.close(project)
 
     def _lead_back(self, release: Release, previous: str) -> None:

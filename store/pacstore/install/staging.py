@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pacstore.digest import Digest
 from pacstore.errors import PacballError
 from pacstore.holdings import decode_json
-from pacstore.install.clearing import clear_tree
+from pacstore.install.clearing import CLEARED, clear_tree
 from pacstore.install.disk import DIRECTORY_FLAGS, DIRECTORY_MODE, write_durably
 from pacstore.install.living import OWNER, SILENT_SECONDS, Owner, Witness, process_started, this_machine
 from pacstore.install.root import PRIVATE_MODE, Root
@@ -218,6 +218,9 @@ def _remove_stillborn(root: Root, name: str, witness: Witness) -> None:
     Whoever is just about to say so is not disturbed: only what is empty is removed, and it begins anew.
     """
     if name.startswith("."):
+        return
+    if name.startswith(CLEARED):
+        clear_tree(root.staging, name.encode())
         return
     try:
         directory = os.open(name, DIRECTORY_FLAGS, dir_fd=root.staging)

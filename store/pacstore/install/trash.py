@@ -22,10 +22,9 @@ from typing import Self
 from pacstore.errors import Refused
 from pacstore.install.deletion import Freed, delete, space_of
 from pacstore.install.disk import DIRECTORY_FLAGS, make_directory
-from pacstore.install.root import KEPT, PRIVATE_MODE, Root
+from pacstore.install.root import KEPT, PRIVATE_MODE, TRASH, Root
 from pacstore.release import Release
 
-NAME = "trash"
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
 
@@ -38,7 +37,7 @@ class Trash:
 
     def __init__(self, root: Root) -> None:
         self._root = root
-        self._directory = make_directory(root.private, NAME, PRIVATE_MODE)
+        self._directory = make_directory(root.private, TRASH, PRIVATE_MODE)
 
     def __enter__(self) -> Self:
         return self

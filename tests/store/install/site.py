@@ -86,5 +86,6 @@ class InstalledSite:
         assert kept == sorted(f"{tree}.{suffix}" for tree in trees for suffix in ("attributes", "manifest"))
         for place in ("staging", "trash"):
             if (self.root / ".pacball" / place).exists():
-                assert os.listdir(self.root / ".pacball" / place) == []
+                left = sorted(str(path) for path in (self.root / ".pacball" / place).rglob("*"))
+                assert left == [], left
         return trees

@@ -166,6 +166,15 @@ def test_a_very_deep_tree(three):
     assert three.there() == [TWO, THREE]
 
 
+def test_closed_directories(three):
+    closed = three.root / "releases" / ONE / "closed"
+    (closed / "more").mkdir(parents=True)
+    (closed / "more").chmod(0)
+    closed.chmod(0o500)
+    three.remove(ONE, grace=0)
+    assert three.there() == [TWO, THREE]
+
+
 # -- interrupted, and beside others
 
 
