@@ -25,6 +25,8 @@ _PATIENCE_SECONDS = 0.5
 """What ends sooner shows no bar, and does not import rich, which would take longer than many a command."""
 _LEAST_BAR = 8
 _MOST_SOURCES = 8
+_WIDEST = 100
+"""Where a window becomes narrower than a line, the terminal may break that line, and part of it stays."""
 _SPARE = 3
 """Cells left free at the right: the terminal itself writes ^C there, which must not begin a line of its own."""
 _GAP = "  "
@@ -56,7 +58,7 @@ class Bar:
                 self._live = _start()
                 self._output.put = self.put
             console = self._live.console
-            width = console.width - _SPARE
+            width = min(console.width, _WIDEST) - _SPARE
             text = _drawn(now, width, console.encoding)
             for line in source_lines(sources, width):
                 text.append(f"\n{line}")
