@@ -60,8 +60,12 @@ class Output:
             self.put(line, sys.stdout)
 
     def note(self, line: str) -> None:
-        """A line for people beside the result; on standard error, so that it never mixes with data."""
-        self.put(line, sys.stderr)
+        """A line for people beside the result; on standard error, so that it never mixes with data.
+
+        Where nobody reads it any more, the work goes on all the same.
+        """
+        with outliving_reader(sys.stderr):
+            self.put(line, sys.stderr)
 
     def warn(self, message: str) -> None:
         """A warning, for people and, among the events, for programs."""

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -87,10 +87,11 @@ class Counting:
             self._view.close()
 
     def _run(self) -> None:
-        while not self._stop.wait(self._view.seconds):
-            with self._showing:
-                if self._phase:
-                    self._view.look(*self._look())
+        with suppress(OSError):  # a terminal that has gone away shows nothing more
+            while not self._stop.wait(self._view.seconds):
+                with self._showing:
+                    if self._phase:
+                        self._view.look(*self._look())
 
     def _look(self) -> tuple[Snapshot, Sequence[SourceState]]:
         if self._phase != _DOWNLOADING:

@@ -320,6 +320,28 @@ raise SystemExit(1 if "fail" in sys.argv else 0)"""
     assert "Traceback" not in errors
 
 
+def test_work_goes_on_when_nobody_reads_the_warnings(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    rest = f"""
+def step(output, progress):
+    progress.warn("nobody hears this")
+    open({str(tmp_path / "proof")!r}, "w").close()
+work('none', step)"""
+    paths = os.pathsep.join(path for path in sys.path if path)
+    ended = subprocess.run(
+        [sys.executable, "-c", BEGIN + WORK + rest],
+        env={**os.environ, "PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        stderr=writer,
+        text=True,
+        check=False,
+    )
+    os.close(writer)
+    assert (ended.returncode, ended.stdout) == (0, "done\n")
+    assert (tmp_path / "proof").exists()
+
+
 def test_an_error_is_the_last_event_and_keeps_its_exit_code_when_nobody_reads_it(pacball, tmp_path):
     words = ("verify", "No-1-x", "--root", tmp_path)
     done = pacball.process(*words, "--progress=json")
