@@ -6,25 +6,17 @@ import contextlib
 import fcntl
 import os
 import secrets
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 _FICLONE = 0x40049409
-_FICLONERANGE = 0x4020940D
-_RANGE = struct.Struct("=qQQQ")
+"""From linux/fs.h; another number on alpha, mips, powerpc and sparc, where it fails and files are copied."""
 _PROBE_BYTES = 4096
-"""Numbers and layout from linux/fs.h; the same on every architecture but alpha, mips, powerpc and sparc, where it fails."""
 
 
 def clone_file(source: int, target: int) -> None:
     """Let the open file `target` have the content of the open file `source`, without a copy. Raises OSError where it cannot."""
     fcntl.ioctl(target, _FICLONE, source)
-
-
-def clone_range(source: int, offset: int, length: int, target: int, target_offset: int) -> None:
-    """Let a run of whole blocks of `target` be the run of `source` at `offset`. Raises OSError where it cannot."""
-    fcntl.ioctl(target, _FICLONERANGE, _RANGE.pack(source, offset, length, target_offset))
 
 
 def can_clone(directory: int, source: int | None = None) -> bool:

@@ -6,6 +6,7 @@ mapped, not copied; what a seed holds is verified as it is read, so nothing more
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Iterator
 from typing import cast
@@ -47,6 +48,13 @@ def read_record(descriptor: int, data: memoryview, *, place: str) -> Manifest:
     if int(manifest.first_chunks[-1]) != chunks:
         raise Corrupt("is damaged: the chunk counts do not add up", place=place)
     return manifest
+
+
+def let_go(manifest: Manifest) -> None:
+    """Give back the memory that reading a record's columns took; what is read again comes from the disk again."""
+    mapped = manifest.tree.names.obj
+    if isinstance(mapped, mmap.mmap):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _digest(descriptor: int, begin: int, length: int) -> Digest:

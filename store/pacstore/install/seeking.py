@@ -19,6 +19,7 @@ from pacstore.install.disk import DIRECTORY_FLAGS
 from pacstore.install.foreign import search_directory
 from pacstore.install.options import InstallOptions
 from pacstore.install.paths import Numbers32, Paths
+from pacstore.install.record import let_go
 from pacstore.install.root import Root
 from pacstore.install.seeds import Recorded, Seed, Seeds
 from pacstore.install.shared import find_wholes
@@ -68,6 +69,7 @@ def _seek_in_root(
         _offer(seeds, *_standing(seed, wanted))
     for seed, manifest in _releases(root, release, options.seeds, progress):
         _offer(seeds, seed, *common_chunks(manifest, wanted))
+        let_go(manifest)
         if seeds.complete:
             break
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +14,7 @@ from pacstore.install.directories import Directories
 from pacstore.install.foreign import Finds
 from pacstore.install.options import InstallOptions, Share
 from pacstore.install.paths import Numbers32, Paths
+from pacstore.install.record import let_go
 from pacstore.install.root import Root
 from pacstore.install.seeds import Recorded, Seed, Seeds
 from pacstore.install.sharing import Expectations
@@ -54,6 +54,7 @@ def _find_links(
         files, theirs = files[free], theirs[free]
         met = expectations.met(seed.top, layout, files, theirs, limit=options.open_directories)
         wholes.offer(number, files[met], theirs[met], links=True)
+        let_go(seed.contents.manifest)
 
 
 def _find_clones(
@@ -61,26 +62,30 @@ def _find_clones(
 ) -> None:
     large = wanted.manifest.tree.sizes >= options.clone_bytes
     # What is installed is more certain to be whole than what an attempt wrote.
-    clonable = sorted(_clonable(seeds, index, wanted), key=lambda one: bool(seeds.used[one[0]].attempt))
-    for number, files, theirs in clonable:
+    for number in sorted(range(len(seeds.used)), key=lambda number: bool(seeds.used[number].attempt)):
+        seed = seeds.used[number]
+        files, theirs = _clonable(seed, index, wanted)
         free = large[files] & ~wholes.taken[files]
-        if free.any() and _can_clone(root, seeds.used[number], theirs[free]):
-            seeds.used[number] = replace(seeds.used[number], clones=True)
+        if free.any() and _can_clone(root, seed, theirs[free]):
+            seeds.used[number] = replace(seed, clones=True)
             wholes.offer(number, files[free], theirs[free])
 
 
-def _clonable(seeds: Seeds, index: ContentIndex, wanted: Wanted) -> Iterator[tuple[int, Numbers32, Numbers32]]:
-    """For each seed its number, the wanted files that it should have whole, and their numbers in it."""
-    for number, seed in enumerate(seeds.used):
-        if seed.attempt:
-            whole = (seed.lengths == wanted.manifest.tree.sizes) & ~wanted.linked
-            files = np.flatnonzero(whole & (not seed.ended)).astype(np.int32)
-            yield number, files, files
-        elif isinstance(seed.contents, Recorded):
-            yield number, *index.have(seed.contents.manifest.tree.contents)
-        elif isinstance(seed.contents, Finds):
-            files, positions = index.have(seed.contents.whole_contents)
-            yield number, files, seed.contents.whole_files[positions]
+def _clonable(seed: Seed, index: ContentIndex, wanted: Wanted) -> tuple[Numbers32, Numbers32]:
+    """The wanted files that a seed should have whole, and their numbers in it."""
+    if seed.attempt:
+        # Those of one that ended are moved instead.
+        whole = (seed.lengths == wanted.manifest.tree.sizes) & ~wanted.linked & (not seed.ended)
+        files = np.flatnonzero(whole).astype(np.int32)
+        return files, files
+    if isinstance(seed.contents, Finds):
+        files, positions = index.have(seed.contents.whole_contents)
+        return files, seed.contents.whole_files[positions]
+    if isinstance(seed.contents, Recorded):
+        files, theirs = index.have(seed.contents.manifest.tree.contents)
+        let_go(seed.contents.manifest)
+        return files, theirs
+    return np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int32)
 
 
 def _can_clone(root: Root, seed: Seed, files: Numbers32) -> bool:

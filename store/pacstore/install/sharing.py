@@ -78,8 +78,8 @@ class Expectations:
         met = np.zeros(len(files), dtype=bool)
         inodes = np.zeros(len(files), dtype=np.uint64)
         with contextlib.closing(Directories(top, layout, limit=limit)) as directories:
-            for at, (file, their) in enumerate(zip(files.tolist(), theirs.tolist(), strict=True)):
-                entry = int(layout.file_entries[their])
+            for at in range(len(files)):
+                file, entry = int(files[at]), int(layout.file_entries[theirs[at]])
                 with contextlib.suppress(OSError):
                     directory = directories.open(int(layout.parents[entry]))
                     found = os.stat(layout.name(entry), dir_fd=directory, follow_symlinks=False)

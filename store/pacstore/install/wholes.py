@@ -13,7 +13,7 @@ from pacstore.install.paths import Layout, Numbers32
 from pacstore.install.wanted import Flags, Wanted
 
 NOWHERE = -1
-_SEARCH_FILES = 65_536
+_SEARCH_FILES = 32_768
 NameSums = Callable[[Numbers32], Numbers]
 
 
@@ -109,8 +109,11 @@ def name_sums(layout: Layout) -> NameSums:
     """Gives the CRC-32 of the last component of the paths of files."""
 
     def sums(files: Numbers32) -> Numbers:
-        entries = layout.file_entries[files].tolist()
-        return np.fromiter((zlib.crc32(layout.name(entry)) for entry in entries), dtype=np.int64, count=len(entries))
+        found = np.zeros(len(files), dtype=np.int64)
+        for first in range(0, len(files), _SEARCH_FILES):
+            entries = layout.file_entries[files[first : first + _SEARCH_FILES]].tolist()
+            found[first : first + len(entries)] = [zlib.crc32(layout.name(entry)) for entry in entries]
+        return found
 
     return sums
 
