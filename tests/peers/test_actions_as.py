@@ -16,6 +16,7 @@ import pytest
 from pacstore.contain import landlock
 from pacstore.contain.running import User
 from pacstore.errors import ActionFailed
+from pacstore.install.options import Share
 from pacstore.install.validation import validate
 from pacstore.release import Release
 from tests.store.install.acting import Acting, declaration
@@ -279,6 +280,25 @@ def test_two_at_once(acting):
     made = acting.record().paths["var/file"]
     assert made.digest.of((acting.top / "var/file").read_bytes()) == made.digest
     assert owners(acting.top) == {(0, 0)}
+
+
+def test_what_releases_share(acting):
+    """Nothing of root's is written by anybody else, so all stays shared but what is handed over."""
+    acting.share = Share.HARDLINK
+    acting.publish(declaration(), NEXT)
+    acting.install(NEXT)
+    other = acting.root / "releases" / NEXT
+    before = look(other)
+    acting.publish(declaration(["etc/*.conf"], ["echo x >> etc/other.conf; echo y >> etc/linked.conf"]))
+    acting.install()
+    assert look(other) == before
+    assert (acting.top / "lib/data").stat().st_ino == (other / "lib/data").stat().st_ino
+    assert {(acting.top / name).read_text() for name in ("etc/other.conf", "etc/linked.conf")} == {
+        "other\nx\n",
+        "other\ny\n",
+    }
+    assert owners(other) == {(0, 0)}
+    assert acting.damage(NEXT) == []
 
 
 def test_validation_as_somebody_else(acting):

@@ -14,7 +14,7 @@ from pacstore.contain.running import User
 from pacstore.errors import ActionFailed
 from pacstore.install import Installed, InstallOptions
 from pacstore.install.generated import Generated, read_generated
-from pacstore.install.options import ActionOptions
+from pacstore.install.options import ActionOptions, Share
 from pacstore.install.root import Root
 from pacstore.install.verify import verify
 from pacstore.release import Release
@@ -76,6 +76,7 @@ class Acting:
     owner: tuple[int, int] | None = None
     grace_seconds: float = 0.3
     log_bytes: int = 16 << 20
+    share: Share = Share.REFLINK
 
     @property
     def root(self) -> Path:
@@ -94,7 +95,9 @@ class Acting:
         actions = ActionOptions(
             self.user, landlock=self.landlock, grace_seconds=self.grace_seconds, log_bytes=self.log_bytes
         )
-        return InstallOptions(range_bytes=1 << 20, actions=actions if run else None, owner=self.owner, switch=switch)
+        return InstallOptions(
+            range_bytes=1 << 20, actions=actions if run else None, owner=self.owner, switch=switch, share=self.share
+        )
 
     def install(self, name: str = NAME, *, run: bool = True) -> Installed:
         return put(

@@ -20,6 +20,7 @@ import pytest
 from pacstore.contain import landlock
 from pacstore.errors import ActionFailed, Corrupt
 from pacstore.install.generated import has_record
+from pacstore.install.options import Share
 from pacstore.install.root import Root
 from pacstore.release import Release
 from pacstore.tree import EntryKind
@@ -29,6 +30,7 @@ from tests.store.install.world import NAME, NEXT, FakeSource, Notes, look, put
 LANDLOCK = landlock.version()
 LINKED = 6
 """Bytes of files that are hard links to others, and are not counted as reused."""
+LAST = "Sample-1.2-any"
 PYC = "lib/**/__pycache__/**"
 COMPILE = "python3 -m compileall -q lib"
 
@@ -422,6 +424,34 @@ def test_a_shared_file_is_not_written_through(acting):
     assert (acting.top / "etc/other.conf").read_text() == "other\nmore\n"
     assert (acting.top / "etc/linked.conf").read_text() == "other\n"
     assert set(acting.record().paths) == {"etc/other.conf"}
+
+
+SHARED = ["bin/run", "etc/linked.conf", "etc/other.conf", "etc/setup.sh", "lib/again", "lib/data", "lib/pkg/sub/mod.py"]
+
+
+def inodes(top):
+    return {name: (top / name).stat().st_ino for name in SHARED}
+
+
+def test_what_releases_share_is_not_written_through(acting):
+    """Of two releases that share files by hard links, commands of the one change nothing of the other."""
+    acting.share = Share.HARDLINK
+    acting.publish(declaration(), NEXT)
+    acting.install(NEXT)
+    other = acting.root / "releases" / NEXT
+    before, was = look(other), inodes(other)
+    script = "echo x >> etc/setup.sh; for f in etc/linked.conf lib/data; do chmod u+w $f; echo x >> $f || true; done"
+    acting.publish(declaration(["etc/setup.sh"], [script]))
+    with pytest.raises(ActionFailed, match=r"etc/linked.conf was changed"):
+        acting.install()
+    assert look(other) == before
+    shutil.rmtree(acting.home / f"tree-{NAME}")
+    acting.publish(declaration(["etc/setup.sh"], ["echo x >> etc/setup.sh"], ["bin/run"]), LAST)
+    acting.install(LAST)
+    assert look(other) == before
+    assert inodes(other) == was
+    assert acting.damage(LAST) == acting.damage(NEXT) == []
+    assert inodes(acting.root / "releases" / LAST)["etc/setup.sh"] != was["etc/setup.sh"]
 
 
 def test_a_hard_link_that_is_generated_becomes_a_copy(acting):
