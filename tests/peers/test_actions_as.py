@@ -102,7 +102,7 @@ def test_all_is_taken_back(acting):
         ("kill -9 {pid}", None),
         ("su -c true", None),
         ("rm -f etc/other.conf", "etc/other.conf was removed"),
-        ("cp etc/other.conf var/x; rm -f etc/other.conf; cp var/x etc/other.conf", "etc/other.conf got another owner"),
+        ("cp etc/other.conf var/x; rm -f etc/other.conf; cp var/x etc/other.conf", "etc/other.conf was replaced"),
         ("touch etc/new", "etc/new was made"),
         ("mv etc/other.conf etc/setup.sh", "etc/setup.sh is a hard link to a file of somebody else"),
         ("cp bin/run var/x; chmod 4755 var/x", "var/x is a setuid"),

@@ -83,6 +83,7 @@ def _print_history(output: Output, events: list[Event]) -> None:
     for event in events:
         more = [f"from {event.previous}"] if event.previous else []
         more += [f"({event.text('source')})"] if event.text("source") else []
+        more += ["passed" if event.values["passed"] is True else "FAILED"] if "passed" in event.values else []
         output.text(printable(" ".join([date(event.time), str(event.kind), str(event.release), *more])))
     if not events:
         output.text("nothing has happened yet")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -263,9 +264,21 @@ class Building:
         if not self.replace:
             return self.root.admit(name, attempt.directory, TREE)
         # Killed between this and the record, the same call does it once more.
-        exchange(attempt.directory, TREE, self.root.releases, str(name))
+        try:
+            exchange(attempt.directory, TREE, self.root.releases, str(name))
+        except OSError as error:
+            if error.errno == errno.ENOENT:  # it was removed meanwhile
+                return self.root.admit(name, attempt.directory, TREE)
+            if error.errno not in (errno.EINVAL, errno.ENOSYS):
+                raise
+            raise Refused(
+                "cannot be exchanged with the tree in which its commands were run: the file system cannot do that",
+                place=str(self.root.release_path(name)),
+                hint="remove the release, and install it with --run-actions",
+            ) from error
         os.fsync(self.root.releases)
-        return True
+        # Another who does the same at once may have been later: then the record is that one's, too.
+        return os.path.samestat(os.stat(str(name), dir_fd=self.root.releases), os.fstat(attempt.top))
 
     def _installed_by_another(self) -> bool:
         return self.root.recorded(self.release.release) == self.release.tree_digest

@@ -151,7 +151,7 @@ class Comparison:
         if (stat.S_ISLNK if kind is EntryKind.SYMLINK else stat.S_ISREG)(status.st_mode) == 0:
             return "became something else"
         if status.st_uid != self._owner[0]:
-            return "got another owner"
+            return "was replaced: it belongs to another user now"
         if kind is EntryKind.SYMLINK:
             link = int(np.searchsorted(self._links, entry))
             target = bytes(self._tree.targets[int(self._targets[link]) : int(self._targets[link + 1])])

@@ -20,6 +20,7 @@ from pacstore.errors import Corrupt, PacballError, Refused
 from pacstore.globs import Patterns
 from pacstore.holdings import check_format, decode_json
 from pacstore.install.disk import DIRECTORY_FLAGS, disk_at, write_durably
+from pacstore.install.paths import TOP, Children, Paths
 from pacstore.install.root import PRIVATE, Root
 from pacstore.install.staging import RECORD, TAKEN, TREE
 from pacstore.limits import LIMITS, MIB
@@ -140,6 +141,24 @@ def read_generated(root: Root, release: Release) -> Generated | None:
     found = Generated.parse(data, place=place)
     if found.release != release:
         raise Corrupt(f"is of another release: {found.release}", place=place)
+    return found
+
+
+def changed_files(generated: Generated, paths: Paths) -> list[int]:
+    """The numbers of the release's own files, whose entries are `paths`, that the commands changed."""
+    children = Children(paths)
+    names: dict[int, dict[bytes, int]] = {}
+    found = []
+    for path, made in generated.paths.items():
+        at = TOP if made.kind is not EntryKind.DIRECTORY else None
+        for name in path.encode().split(b"/"):
+            if at is None:
+                break
+            if at not in names:
+                names[at] = {paths.name(entry): entry for entry in children.of(at).tolist()}
+            at = names[at].get(name)
+        if at is not None and EntryKind(int(paths.tree.kinds[at])).is_file:
+            found.append(int(paths.file_entries.searchsorted(at)))
     return found
 
 

@@ -17,6 +17,7 @@ from pacstore.install.cleansing import is_marked
 from pacstore.install.directories import Directories
 from pacstore.install.disk import DIRECTORY_FLAGS
 from pacstore.install.foreign import search_directory
+from pacstore.install.generated import changed_files, read_generated
 from pacstore.install.options import InstallOptions
 from pacstore.install.paths import Numbers32, Paths
 from pacstore.install.record import let_go
@@ -24,7 +25,7 @@ from pacstore.install.root import Root
 from pacstore.install.seeds import Recorded, Seed, Seeds
 from pacstore.install.shared import find_wholes
 from pacstore.install.staging import attempts, open_tree
-from pacstore.install.wanted import Wanted
+from pacstore.install.wanted import ChunkPlaces, Wanted
 from pacstore.manifest import Manifest
 from pacstore.progress import Progress
 from pacstore.release import Release
@@ -68,7 +69,7 @@ def _seek_in_root(
     for seed in _attempts(root, wanted.manifest, release):
         _offer(seeds, *_standing(seed, wanted))
     for seed, manifest in _releases(root, release, options.seeds, progress):
-        _offer(seeds, seed, *common_chunks(manifest, wanted))
+        _offer(seeds, seed, *_left_alone(root, seed, manifest, *common_chunks(manifest, wanted)))
         let_go(manifest)
         if seeds.complete:
             break
@@ -128,6 +129,20 @@ def _releases(root: Root, release: Release, most: int, progress: Progress) -> It
             progress.warn(f"nothing is taken from {other}: {error}")
         except OSError as error:
             progress.warn(f"nothing is taken from {other}: {error.strerror}")
+
+
+def _left_alone(
+    root: Root, seed: Seed, manifest: Manifest, numbers: Numbers32, chunks: Numbers32
+) -> tuple[Numbers32, Numbers32]:
+    """Those of the chunks that lie in no file which the release's own commands changed."""
+    generated = None
+    with contextlib.suppress(PacballError):
+        generated = read_generated(root, Release.parse(seed.name))
+    if generated is None:
+        return numbers, chunks
+    changed = changed_files(generated, Paths(manifest.tree))
+    kept = ~np.isin(ChunkPlaces(manifest).files(chunks), changed)
+    return numbers[kept], chunks[kept]
 
 
 def common_chunks(manifest: Manifest, wanted: Wanted) -> tuple[Numbers32, Numbers32]:

@@ -193,6 +193,21 @@ def test_not_run_unless_asked_for_and_then_made_up_for(acting):
     assert os.listdir(acting.root / ".pacball/staging") == []
 
 
+def test_what_commands_changed_is_no_seed(acting):
+    """A release is not said to be damaged where its own commands changed it; all the rest of it is used."""
+    acting.publish(declaration([PYC, "etc/setup.sh"], [f"{COMPILE}; echo x > etc/setup.sh"]))
+    acting.install()
+    acting.notes.warnings.clear()
+    acting.publish(declaration(), NEXT)
+    done = acting.install(NEXT)
+    assert acting.notes.warnings == []
+    toml = len((acting.root / "releases" / NEXT / "pacball.toml").read_bytes())
+    assert done.bytes_reused == done.bytes_total - LINKED - toml - len("PREFIX=@PREFIX@\n")
+    (acting.top / "lib/data").write_text("damaged")
+    acting.publish(declaration(), LAST)
+    acting.install(LAST)
+
+
 def test_a_release_without_commands(acting):
     tree = acting.publish(declaration())
     (tree / "pacball.toml").unlink()
