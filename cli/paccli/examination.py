@@ -27,6 +27,7 @@ from paccli.settings import CONFIG_FILE, Settings
 from pacmirror.base_url import parse_base_url
 from pacmirror.examine import Examination, examine_source, measure_speed
 from pacmirror.source import HttpSource
+from pacmirror.threads import start_thread
 from pacmirror.tls import make_context
 from pacmirror.tokens import read_token
 from pacstore.directory_source import DirectorySource
@@ -35,6 +36,7 @@ from pacstore.finding import Finding, Level, failed
 from pacstore.holdings import Holdings
 from pacstore.limits import LIMITS, MIB
 from pacstore.marker import check_marker
+from pacstore.mounts import file_system, mounts
 from pacstore.placement import largest_pack
 from pacstore.release import Release
 from pacstore.source import PackRange, Source
@@ -132,10 +134,15 @@ def _tokens(tokens: Mapping[str, str]) -> Iterator[Finding]:
 def _state(directory: Path) -> Finding:
     """Whether what is seen of catalogs can be remembered. Only looked at: that it is written to is for installations."""
     existing = next(path for path in (directory, *directory.parents) if path.exists())
+    kind = file_system(existing, mounts())
+    values = {"directory": str(directory), "file_system": kind or None}
     if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
-        return Finding("state", Level.OK, f"{directory} can be written to", values={"directory": str(directory)})
+        on = f", on a file system of the kind {kind}" if kind else ""
+        return Finding("state", Level.OK, f"{directory} can be written to{on}", values=values)
     hint = "set XDG_STATE_HOME to a directory of this user's own"
-    return Finding("state", Level.FAIL, f"{directory} cannot be written to, so no catalog can be remembered", hint)
+    return Finding(
+        "state", Level.FAIL, f"{directory} cannot be written to, so no catalog can be remembered", hint, values
+    )
 
 
 def examine_all(sources: Sequence[str], question: Question) -> Iterator[tuple[str, Finding]]:
@@ -205,7 +212,7 @@ async def _examine_url(where: str, question: Question, until: float, tell: Tell)
         with closing(HttpSource(where, limits=limits, surroundings=surroundings)) as source:
             return _examine_catalog(source, None, question, tell)
 
-    pack = await asyncio.to_thread(look)
+    pack = await start_thread(look, name="pacball-catalog")
     if pack is not None and "ranges" not in noting.names:
         base_url = parse_base_url(where)
         one = Examination(base_url, surroundings.access(base_url), until)
