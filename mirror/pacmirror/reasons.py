@@ -32,6 +32,7 @@ _VERIFY = {
     64: ("shows a certificate of another address", _NAME),
 }
 """By OpenSSL's X509_V_ERR_*: what is the matter, and what to do."""
+_SLOW = "the line, or the server, is very slow or overloaded"
 _SILENT = "it, or something between, accepts connections and is silent: tell its operator"
 _NO_TLS = frozenset(
     {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"}
@@ -66,11 +67,13 @@ def explain(error: Exception, *, place: str, proxy: str = "") -> PacballError:
 
 def _while_talking(error: Exception, place: str) -> PacballError:
     if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return Unavailable("does not answer a connection; a firewall may drop it", place=place)
+        return Unavailable(
+            "does not answer a connection", place=place, hint="a firewall may drop it: check the network"
+        )
     if isinstance(error, aiohttp.SocketTimeoutError):
         return Unavailable("has sent nothing for a long time", place=place, hint=_SILENT)
     if isinstance(error, TimeoutError):
-        return Unavailable("answered too slowly", place=place)
+        return Unavailable("answered too slowly", place=place, hint=_SLOW)
     if isinstance(error, aiohttp.ClientPayloadError):
         return Unavailable("the connection ended before the body did", place=place)
     if isinstance(error, aiohttp.ServerDisconnectedError | OSError):
