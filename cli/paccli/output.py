@@ -160,11 +160,14 @@ def print_sources(output: Output, states: Sequence[SourceState]) -> None:
 
 def _trouble(state: SourceState) -> str:
     """What was the matter with a source, in words."""
-    times = (
-        f"failed {state.failures} time{'' if state.failures == 1 else 's'}" if state.failures else f"was {state.state}"
-    )
-    now = f", and is {state.state}" if state.failures and state.state is not Condition.GOOD else ""
-    return f"{times}{now}{f': {state.error}' if state.error else ''}"
+    words = {
+        Condition.WRONG: "gave what is wrong",
+        Condition.REFUSED: "could not be used",
+        Condition.SLOW: "was much slower than others",
+    }.get(state.state, "failed")
+    times = f" {state.failures} times" if state.failures > 1 and state.state is not Condition.REFUSED else ""
+    now = ", and is good now" if state.state is Condition.GOOD else ""
+    return f"{words}{times}{now}{f': {state.error}' if state.error else ''}"
 
 
 def date(seconds: float) -> str:

@@ -30,6 +30,8 @@ _TICK_SECONDS = 0.25
 _WORTH = 2.0
 """How much sooner another member must have a range before it is asked for what one has under way."""
 _WORTH_SECONDS = 0.25
+_DEFINITE = 1 << 20
+"""More failures than any number of attempts."""
 
 
 @dataclass(eq=False)
@@ -91,6 +93,7 @@ class _Run:
         self._absent: dict[Member, set[Digest]] = {member: set() for member in self._members}
         self._drought: Counter[Member] = Counter()
         self._watched = self._clock()
+        self._came_at: float | None = None
 
     def results(self) -> Iterator[tuple[PackRange, Bytes]]:
         while True:
@@ -101,6 +104,8 @@ class _Run:
             data = self._outcome(under) if under is not None else None
             if self._clock() >= self._watched + _TICK_SECONDS:
                 self._watch()
+                for task in self._waiting:
+                    self._check_hope(task)
             if under is not None and data is not None:
                 self._dispatch.given(under.task.wanted, under.member)
                 self._give_out()
@@ -118,14 +123,12 @@ class _Run:
     # What a member is given
 
     def _give_out(self) -> None:
-        able = [member for member in self._members if self._may_be_asked(member)]
-        best = True
-        while best:
-            best = False
-            for member in sorted(able, key=self._share_used):
-                if self._has_room(member, able) and self._give(member, able):
-                    best = True
-                    break
+        given = True
+        while given:
+            able = [member for member in self._members if self._may_be_asked(member)]
+            # Whoever has least to do, for its speed, comes first.
+            ordered = sorted(able, key=self._share_used)
+            given = any(self._has_room(member, able) and self._give(member, able) for member in ordered)
 
     def _give(self, member: Member, able: Sequence[Member]) -> bool:
         """Start one transfer from `member`; False if there is nothing for it."""
@@ -178,13 +181,19 @@ class _Run:
         )
 
     def _is_spent(self, member: Member) -> bool:
-        return self._drought[member] >= self._limits.attempts
+        return self._is_enough(self._drought[member])
+
+    def _is_enough(self, failures: int) -> bool:
+        """Whether so many failures end all hope. What has worked may be interrupted for a while: a line, a server's restart."""
+        if failures < self._limits.attempts or failures >= _DEFINITE:
+            return failures >= _DEFINITE
+        return self._came_at is None or self._clock() > self._came_at + self._limits.patience_seconds
 
     def _is_possible(self, task: _Task, member: Member) -> bool:
         """Whether `member` may still have the range of `task`."""
         return (
             task.wanted.pack not in self._absent[member]
-            and task.failures[member] < self._limits.attempts
+            and not self._is_enough(task.failures[member])
             and not self._is_spent(member)
         )
 
@@ -247,7 +256,7 @@ class _Run:
         try:
             transfer = member.part.start_range(task.wanted)
         except PacballError as error:
-            self._failed(task, member, error, began)
+            self._failed(task, member, error, began, definite=True)
             return
         under = _Under(task, member, transfer, began)
         task.under_way.append(under)
@@ -274,17 +283,20 @@ class _Run:
         try:
             data = under.transfer.result.result()
         except CancelledError:
-            self._failed(task, member, Unavailable("the source was closed", place=member.name), under.began)
+            closed = Unavailable("the source was closed", place=member.name)
+            self._failed(task, member, closed, under.began, definite=True)
         except NotFound as error:
             self._absent[member].add(task.wanted.pack)
             task.errors[member] = error
             self._retry(task)
         except PacballError as error:
-            self._failed(task, member, error, under.began)
+            # Only what is unavailable may change by being asked again.
+            self._failed(task, member, error, under.began, definite=not isinstance(error, Unavailable))
         else:
             member.observe()
             member.succeeded()
             self._drought.clear()
+            self._came_at = self._clock()
             task.came = True
             self._give_up(task)
             return data
@@ -308,10 +320,11 @@ class _Run:
         under.transfer.result.cancel()
         self._drop(under)
 
-    def _failed(self, task: _Task, member: Member, error: PacballError, began: float) -> None:
+    def _failed(
+        self, task: _Task, member: Member, error: PacballError, began: float, *, definite: bool = False
+    ) -> None:
         if member.failed(error, began=began):
-            # What is definite does not change by being asked again.
-            times = 1 if isinstance(error, Unavailable) else self._limits.attempts
+            times = _DEFINITE if definite else 1
             self._drought[member] += times
             task.failures[member] += times
         task.errors[member] = error
@@ -321,9 +334,13 @@ class _Run:
         """Have somebody else bring it. Raises when there is nobody left."""
         if task.came or task.under_way:
             return
+        self._check_hope(task)
+        self._waiting.appendleft(task)
+
+    def _check_hope(self, task: _Task) -> None:
+        """Raise if nobody is left who may bring it."""
         if not any(self._is_possible(task, member) for member in self._members):
             raise all_failed(task.wanted.pack, {member.name: self._why_not(task, member) for member in self._members})
-        self._waiting.appendleft(task)
 
     def _why_not(self, task: _Task, member: Member) -> PacballError:
         if member in task.errors:

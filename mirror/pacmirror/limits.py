@@ -93,7 +93,8 @@ class MirrorLimits:
     for and its caller has not taken. A source is asked for as much at once as it brings in `line_seconds`, in ranges of
     `least_range_bytes` to `most_range_bytes`; the first, of one that was not measured yet, has `first_range_bytes`.
     `look_ahead`: ranges taken from the caller that wait for a source which has their packs.
-    `attempts`: failures in a row, while nothing comes from any source, after which one is given up for what is asked now.
+    `attempts`: failures in a row, while nothing comes from any source, after which one is given up for what is asked now; but
+    once ranges have come, not before nothing has for `patience_seconds`.
     `pause_seconds`: how long one that failed is left alone; each further failure doubles it, up to `pause_max_seconds`, but
     only `drought_pause_seconds` while nothing comes from any other. `slow_pause_seconds`, `refused_pause_seconds`,
     `wrong_pause_seconds`: the same for one that is slow, denies or redirects, or gave wrong bytes.
@@ -111,6 +112,7 @@ class MirrorLimits:
     most_range_bytes: int = 8 * MIB
     look_ahead: int = 64
     attempts: int = 4
+    patience_seconds: float = 30.0
     pause_seconds: float = 0.5
     pause_max_seconds: float = 60.0
     drought_pause_seconds: float = 5.0
@@ -132,6 +134,7 @@ def alone(connections: int) -> MirrorLimits:
     return MirrorLimits(
         connections=connections,
         attempts=1,
+        patience_seconds=0,
         pause_seconds=0,
         pause_max_seconds=0,
         drought_pause_seconds=0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -39,6 +40,7 @@ TOGETHER = MirrorLimits(
     least_range_bytes=200_000,
     most_range_bytes=500_000,
     attempts=3,
+    patience_seconds=1.0,
     pause_seconds=0.1,
     drought_pause_seconds=0.1,
     quiet_seconds=0.3,
@@ -235,6 +237,20 @@ def test_a_mirror_that_dies_and_one_that_comes_back(world, tree, entry, root):
     assert (first.state, first.failures > 0) == (Condition.FAILING, True)
     assert (second.state, second.failures > 0) == (Condition.GOOD, True)
     assert second.bytes_downloaded > 1_000_000
+
+
+def test_a_line_that_is_gone_for_a_while(world, tree, entry, root):
+    """More failures than attempts, of all sources, while nothing can be reached."""
+    limits = replace(TOGETHER, attempts=1, patience_seconds=60.0)
+    faults = [of_packs(mischief.die, first=2, last=8) for _ in range(2)]
+    with (
+        serving(world.public, faults[0]) as one,
+        serving(world.public, faults[1]) as two,
+        join(one, two, limits=limits) as source,
+    ):
+        done = put(entry, source, root)
+    assert look(done.path) == look(tree)
+    assert sum(state.failures for state in done.sources) >= 1
 
 
 def test_a_directory_beside_a_bad_server(world, tree, entry, root, tmp_path):

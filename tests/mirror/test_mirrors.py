@@ -107,7 +107,11 @@ def test_a_fast_mirror_that_falls_silent_does_not_hold_up_the_others():
     """All that may be under way is with it then."""
     limits = MirrorLimits(flight_bytes=4 * MIB, quiet_seconds=0.3, stalled_seconds=30.0)
     silent = of_packs(mischief.stall_at(0.1), first=3)
-    with serving(FILES, silent) as one, serving(FILES) as two, join(one, two, limits=limits) as source:
+    with (
+        serving(FILES, silent) as one,
+        serving(FILES, bytes_per_second=4 * MIB) as two,
+        join(one, two, limits=limits) as source,
+    ):
         check(source.ranges(cut(source)))
         first, second = source.states()
     assert first.state is Condition.FAILING
