@@ -18,7 +18,7 @@ demo: $(READY)  ## publish, serve, install, update and verify real releases
 	$(BIN)/python deploy/demo.py --work .demo
 
 test: $(READY)  ## all tests that need neither root nor other programs
-	$(PYTEST) -n 2 -m "not peers and not root and not slow"
+	$(PYTEST) -n 2 -m "not peers and not root and not slow and not large"
 
 test-slow: $(READY)  ## attacks on the catalog, backups beside publishers, every command of docs/trust.md; no root
 	$(PYTEST) -n 2 -m "slow and not peers and not root"
@@ -27,8 +27,9 @@ test-peers: $(READY)  ## tests with real peers and file systems; needs root, ins
 	tests/peers/install.sh
 	$(PYTEST) tests/peers -m "peers or root"
 
-test-faults: $(READY)  ## kills, power cuts and failing disks, over and over (FAULT_ROUNDS); needs root
+test-faults: $(READY)  ## kills, power cuts and failing disks, over and over (FAULT_ROUNDS), and what is large; needs root
 	tests/peers/install.sh
+	$(PYTEST) -q tests/peers -m large
 	for round in $$(seq $(FAULT_ROUNDS)); do \
 	  echo "== round $$round of $(FAULT_ROUNDS)"; \
 	  PACBALL_FAULT_ROUND=$$round $(PYTEST) -q tests/fault tests/e2e/test_interruptions.py tests/peers/test_power_loss.py \

@@ -20,7 +20,7 @@ from tests.seeds import seeded
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
 UPDATES = 5
-SWITCHES = 3
+SWITCHES = 2
 
 
 @pytest.fixture(params=["ext4", "xfs"])

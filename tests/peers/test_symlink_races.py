@@ -19,8 +19,8 @@ from tests.peers.racer import OTHER, racing
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
 OLD, NEW = "Small-1.0-any", "Small-1.1-any"
-ROOTS = 3
-LEAST_SWAPS = 2_000
+ROOTS = 2
+LEAST_SWAPS = 1_000
 WAYS = {"openat2": (), "without openat2": injecting("openat2", "error=ENOSYS", "1+")}
 
 
