@@ -120,3 +120,62 @@ def test_install_and_update(public, outside, store, tmp_path, own, way):
                 assert seen(outside) == before
     assert swaps.count > LEAST_SWAPS, ends
     assert seen(outside) == before
+
+
+INSIDE = ("*/root/*", "*/root/releases/*", "*/root/.pacball/*", "*/root/.pacball/*/*")
+DEEP = tuple(f"*/root/{top}/*{'/*' * depth}" for top in ("releases", ".pacball/staging", ".pacball/trash") for depth in (1, 2, 3))
+
+
+@pytest.fixture
+def owned(public, store, tmp_path):
+    """Roots with two releases in which the other user owns everything, and the site that made them."""
+    site = Site(tmp_path / "home")
+    roots = [public / str(number) / "root" for number in range(ROOTS)]
+    for root in roots:
+        root.parent.mkdir()
+        for release in (OLD, NEW):
+            site.ok("install", release, "--from", store, "--root", root, "--owner", OTHER.pw_name)
+        own_all(root)
+    return site, roots
+
+
+def run_racing(site, public, outside, commands):
+    """Run commands while the other user swaps what they work on; outside nothing happens."""
+    before, ends = seen(outside), Counter()
+    with racing(outside, *(str(public / pattern) for pattern in (*INSIDE, *DEEP))) as swaps:
+        for words, strace in commands:
+            done = site.run(*words, before=strace)
+            assert done.code in (0, 1, 2, 3, 4, 6, 7), done.err
+            ends[done.code] += 1
+            assert seen(outside) == before
+    assert swaps.count > LEAST_SWAPS, ends
+    assert seen(outside) == before
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_remove(public, outside, owned, way):
+    site, roots = owned
+    run_racing(site, public, outside, [(("remove", OLD, "--grace", "0", "--root", root), WAYS[way]) for root in roots])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_repair(public, outside, owned, store, way):
+    site, roots = owned
+    for root in roots:
+        for path in sorted((root / "releases" / OLD).rglob("*"))[::3]:
+            if path.is_file() and not path.is_symlink():
+                path.write_bytes(b"damaged")
+        shutil.rmtree(root / "releases" / OLD / "d3")
+    words = [("verify", OLD, "--repair", "--from", store, "--root", root) for root in roots]
+    run_racing(site, public, outside, [(one, WAYS[way]) for one in words])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_install_for_the_other_user(public, outside, store, tmp_path, way):
+    site = Site(tmp_path / "home")
+    roots = [public / str(number) / "root" for number in range(ROOTS)]
+    for root in roots:
+        root.parent.mkdir()
+        own_all(root)
+    words = [("install", OLD, "--from", store, "--root", root, "--owner", OTHER.pw_name) for root in roots]
+    run_racing(site, public, outside, [(one, WAYS[way]) for one in words])
