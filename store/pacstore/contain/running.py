@@ -116,16 +116,24 @@ def run(order: Order, log: int, *, started: Callable[[int], None] = lambda _: No
         started(process.pid)
         with contextlib.suppress(BrokenPipeError):
             _write(process.stdin.fileno(), order.encode(log))
-        answer = process.stdout.read(_ANSWER_BYTES)
+        answer = _read(process.stdout.fileno())
     finally:
         _end(process)
-    return _ended(answer or b"")
+    return _ended(answer)
 
 
 def _write(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def _read(descriptor: int) -> bytes:
+    """What there is until the end, of bounded length."""
+    data = b""
+    while len(data) < _ANSWER_BYTES and (piece := os.read(descriptor, _ANSWER_BYTES)):
+        data += piece
+    return data
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
