@@ -123,7 +123,9 @@ def test_install_and_update(public, outside, store, tmp_path, own, way):
 
 
 INSIDE = ("*/root/*", "*/root/releases/*", "*/root/.pacball/*", "*/root/.pacball/*/*")
-DEEP = tuple(f"*/root/{top}/*{'/*' * depth}" for top in ("releases", ".pacball/staging", ".pacball/trash") for depth in (1, 2, 3))
+DEEP = tuple(
+    f"*/root/{top}/*{'/*' * depth}" for top in ("releases", ".pacball/staging", ".pacball/trash") for depth in (1, 2, 3)
+)
 
 
 @pytest.fixture
