@@ -6,6 +6,7 @@ A directory that is found in another is first moved beside the topmost one, so t
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
@@ -50,8 +51,15 @@ def _delete(parent: int, name: str, pool: int, pending: list[str], freed: Freed,
     elif parent != pool:
         make_accessible(parent, os.fsencode(name))
         moved = secrets.token_hex(16)
-        os.rename(name, moved, src_dir_fd=parent, dst_dir_fd=pool)
-        pending.append(moved)
+        try:
+            os.rename(name, moved, src_dir_fd=parent, dst_dir_fd=pool)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            # Not even for a name is there room: then where it is.
+            delete(parent, name, freed, told)
+        else:
+            pending.append(moved)
     else:
         make_accessible(parent, os.fsencode(name))
         descriptor = os.open(name, DIRECTORY_FLAGS, dir_fd=parent)

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -99,8 +100,11 @@ class Mending:
                 os.utime(temporary, (time, time), dir_fd=directory, follow_symlinks=False)
             self._put(entry, temporary, directory)
 
-    def restore_attributes(self, entry: int) -> None:
-        """Set mode and owner of the file or directory `entry`, TOP for the top; nothing else is in its place."""
+    def restore_attributes(self, entry: int, links: int = 1) -> None:
+        """Set mode and owner of the file or directory `entry`, TOP for the top; a file has at most so many `links`.
+
+        Whatever else has come into its place meanwhile is not touched.
+        """
         kind = EntryKind.DIRECTORY if entry == TOP else EntryKind(int(self.paths.tree.kinds[entry]))
         with self._at(entry):
             if entry == TOP:
@@ -109,6 +113,10 @@ class Mending:
             parent, name = self._place(entry)
             descriptor = os.open(name, _O_PATH, dir_fd=parent)
             try:
+                found = os.fstat(descriptor)
+                same = stat.S_ISREG(found.st_mode) and found.st_nlink <= links
+                if not (stat.S_ISDIR(found.st_mode) if kind is EntryKind.DIRECTORY else same):
+                    raise OSError(errno.ESTALE, "it was replaced meanwhile")
                 self._restore(descriptor, kind, entry)
             finally:
                 os.close(descriptor)

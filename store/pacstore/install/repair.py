@@ -365,6 +365,7 @@ class _Work:
         targets = dict(self._paths.symlinks()) if any(self._kind(o.entry) is EntryKind.SYMLINK for o in wrong) else {}
         done: set[int] = set()
         broken, _ = self._broken(wrong)
+        group_sizes = self._group_sizes()
         for one in sorted(wrong, key=lambda one: one.entry):
             kind = self._kind(one.entry)
             if one.entry in done or one.entry == NO_ENTRY:
@@ -374,7 +375,7 @@ class _Work:
             elif kind is EntryKind.DIRECTORY and one.fault in _CONTENT:
                 mending.make_directory(one.entry)
             elif kind.is_file and one.fault in _ATTRIBUTES and not broken[self._file_numbers[one.entry]]:
-                mending.restore_attributes(one.entry)
+                mending.restore_attributes(one.entry, group_sizes.get(one.entry, 1))
             else:
                 continue
             done.add(one.entry)
