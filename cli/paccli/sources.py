@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from paccli.anchors import Anchor, Candidate, check_shown, find_anchor
 from paccli.catalogs import Catalogs, Warn
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pacmirror.part import Part
 
 _MOST_SOURCES = 100
+T = TypeVar("T")
 
 
 @dataclass
@@ -64,14 +65,18 @@ class Opened:
 
     def release(self, release: Release) -> CatalogRelease:
         """The release of that name, from the first catalog that has it, preferably a fresh one. Raises as the catalog does."""
+        return self.first(lambda catalog: catalog.release(release))
+
+    def first(self, need: Callable[[VerifiedCatalog], T]) -> T:
+        """What is needed of the catalog; of several, of the first that has it, which is the catalog from then on."""
         try:
             if not self._several or not self.catalog.stale:
-                return self.catalog.release(release)
+                return need(self.catalog)
         except PacballError:
             if not self._several:
                 raise
-        self.catalog_of, self.catalog, entry = self._catalogs.first(lambda catalog: catalog.release(release))
-        return entry
+        self.catalog_of, self.catalog, value = self._catalogs.first(need)
+        return value
 
     def refresh(self, release: Release) -> CatalogRelease:
         """Ask all catalogs again for a release; that with the latest placement."""

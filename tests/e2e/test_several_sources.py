@@ -223,6 +223,19 @@ def test_a_catalog_that_ends_in_the_middle(mirrors, site, root):
 
 
 @pytest.mark.slow
+def test_a_listing_comes_from_another_one_too(mirrors, site):
+    """What is asked of a catalog is read when it is needed: of a source that may be gone by then."""
+
+    def no_line(request):
+        return mischief.die if "line-" in request.path else None
+
+    with serving(public(mirrors.store), no_line) as one, serving(public(mirrors.store)) as two:
+        listed = site.ok("list", "--from", f"{one.url},{two.url}", *mirrors.trusted)
+        assert sum("line-" in request.path for request in one.requests) > 0
+    assert [entry["release"] for entry in listed["releases"]] == [OLD, NEW]
+
+
+@pytest.mark.slow
 def test_what_was_repacked_meanwhile(mirrors, site, root, tmp_path):
     """The packs of the first catalog are gone; that of the second knows where everything is now."""
     old, new = mirrors.store, tmp_path / "new"

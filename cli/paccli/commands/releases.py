@@ -123,7 +123,7 @@ def list_releases(
         from paccli.sources import opening  # noqa: PLC0415
 
         with opening(source, TrustOptions(root_keys, trust_on_first_use, as_of), output) as opened:
-            releases = opened.catalog.releases(project)
+            releases = opened.first(lambda catalog: catalog.releases(project))
             lapsed = _lapsed(opened.catalog, releases, output)
         for entry in releases:
             when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(entry.published))

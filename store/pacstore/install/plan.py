@@ -34,7 +34,8 @@ class Reuse:
 class Plan:
     """What an installation would do. `bytes_reused` and `bytes_total` are plain bytes of the release's files.
 
-    `requests` and `bytes_to_download` (compressed, as they travel) are of packs alone; `bytes_of_documents` come on top.
+    `requests` (as many as on a fast line; on a slow one they are smaller) and `bytes_to_download` (compressed, as they travel)
+    are of packs alone; `bytes_of_documents` come on top.
     `disk_bytes` and `inodes` must be free for it to begin; `disk_bytes_after` is what the installed release takes up, without
     the `disk_bytes_shared` that it has in common with other trees.
     `disk_bytes_free` and `inodes_free` are what this user may still use there, None where that is not known or not limited.
