@@ -20,7 +20,7 @@ from pacstore.install.documents import Documents, Refresh, fetch_all, fetch_plac
 from pacstore.install.downloading import Downloading
 from pacstore.install.generated import Generated, place_record, settle, stage
 from pacstore.install.living import signs_of_life
-from pacstore.install.options import InstallOptions
+from pacstore.install.options import InstallOptions, Share
 from pacstore.install.paths import Paths
 from pacstore.install.plan import Plan, check_space, make_plan
 from pacstore.install.root import PRIVATE, Root
@@ -176,6 +176,7 @@ class Building:
             open_files=self.options.open_files,
             exact_modes=attempt.exact_modes,
             owner=self.options.owner,
+            links=self.options.share is Share.HARDLINK,
         )
         with contextlib.closing(tools), contextlib.closing(writer):
             make_directories(tools.tree, paths, exact_modes=attempt.exact_modes)

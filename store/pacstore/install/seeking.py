@@ -187,7 +187,9 @@ def _measure(top: int, paths: Paths) -> tuple[Numbers, Numbers]:
             with contextlib.suppress(OSError):
                 found = os.stat(paths.name(entry), dir_fd=directory, follow_symlinks=False)
                 if stat.S_ISREG(found.st_mode):
-                    lengths[file], allocated[file] = found.st_size, found.st_blocks * 512
+                    lengths[file] = found.st_size
+                    # What other trees have too may have to be copied.
+                    allocated[file] = found.st_blocks * 512 if found.st_nlink == 1 else 0
     finally:
         directories.close()
     return lengths, allocated

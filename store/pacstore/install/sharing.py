@@ -25,6 +25,9 @@ from pacstore.install.wanted import Flags, Wanted
 from pacstore.install.writer import Writer, file_mode
 from pacstore.progress import Progress
 
+MOST_NAMES = 16_000
+"""A file with so many names gets no more, long before a file system refuses: the new release may have several names for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Expected:
@@ -43,6 +46,7 @@ class Expected:
             and stat.S_IMODE(found.st_mode) == self.mode
             and (found.st_uid, found.st_gid) == self.owner
             and (self.mtime is None or found.st_mtime_ns // 10**9 == self.mtime)
+            and found.st_nlink < MOST_NAMES
         )
 
 

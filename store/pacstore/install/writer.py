@@ -47,7 +47,7 @@ class Writer:
 
     `done`: by file number, the files that are whole already and are not written; `begun`: those of which something was there
     already. `paths`: of that tree, whose top is open as `top`. `owner`: user and group id that files are given, None for those
-    of the process.
+    of the process. `links`: whether a file may be one that other trees have too.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class Writer:
         open_files: int,
         exact_modes: bool,
         owner: tuple[int, int] | None = None,
+        links: bool = False,
     ) -> None:
         self._tree = wanted.manifest.tree
         self._counts = wanted.manifest.chunk_counts
@@ -74,6 +75,7 @@ class Writer:
         self.owner = owner or (made.st_uid, made.st_gid)
         """User and group id of a new file."""
         self._exact_modes = exact_modes
+        self._links = links
         self._owner = owner
         self._limit = max(open_files, 1)
         self._lock = threading.Lock()
@@ -188,6 +190,7 @@ class Writer:
         entry = int(self.paths.file_entries[file])
         return (
             whole
+            and self._links
             and stat.S_IMODE(found.st_mode) == self._mode(entry)
             and (found.st_uid, found.st_gid) == self.owner
             and int(found.st_mtime_ns // 10**9) == int(self._mtimes[entry])
