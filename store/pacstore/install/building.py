@@ -145,6 +145,7 @@ class Building:
                 signs_of_life(attempt.sign),
                 disk_at(f"the tree of {self.release.release} in {self.root.path / PRIVATE}"),
             ):
+                attempt.tell(documents.manifest_bytes)
                 reused = self._fill(attempt, documents, wanted, placement, seeds)
                 generated = self._act(attempt, documents)
                 self._publish(attempt, documents, generated)

@@ -140,14 +140,15 @@ class Root:
 
     def record(self, release: Release) -> Manifest:
         """The kept manifest of `release`, checked less and with less memory (record.py). Raises as `manifest` does."""
-        place = self.kept_place(release, "manifest")
-        data = _mapping(self.manifests, f"{release}.manifest", place)
-        with disk_at(place):
-            descriptor = os.open(f"{release}.manifest", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.manifests)
-            try:
-                return read_record(descriptor, data, place=place)
-            finally:
-                os.close(descriptor)
+        return _record(self.manifests, f"{release}.manifest", self.kept_place(release, "manifest"))
+
+    def staged_record(self, attempt: str, name: str) -> Manifest:
+        """The manifest that the attempt `attempt` has under `name`. Raises as `record` does, and OSError."""
+        directory = os.open(attempt, DIRECTORY_FLAGS, dir_fd=self.staging)
+        try:
+            return _record(directory, name, str(self.path / PRIVATE / "staging" / attempt / name))
+        finally:
+            os.close(directory)
 
     def kept(self, release: Release, suffix: str) -> memoryview:
         """What is kept of `release` under one of `KEPT`, mapped. Raises NotFound or Unavailable."""
@@ -332,6 +333,16 @@ def _lstat(name: str, directory: int) -> os.stat_result | None:
         return os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return None
+
+
+def _record(directory: int, name: str, place: str) -> Manifest:
+    data = _mapping(directory, name, place)
+    with disk_at(place):
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            return read_record(descriptor, data, place=place)
+        finally:
+            os.close(descriptor)
 
 
 def _mapping(directory: int, name: str, place: str) -> memoryview:

@@ -60,7 +60,8 @@ class Recorded:
 class Seed:
     """A local tree: what to call it, its open top directory, what it should hold.
 
-    If it is an attempt, `attempt` is its name, `ended` says that nobody is at work on it any more, and by file number
+    If it is an attempt, `attempt` is its name; if it is one at the wanted release, `ended` says that nobody is at work on it any
+    more, and by file number
     `lengths` are those of its files (-1: none), `allocated` the bytes of disk that they take, and `moved` says which were
     moved away to the tree that is being written. `foreign`: pacball did not make it. `clones`: its files can be cloned.
     """
@@ -106,7 +107,7 @@ class Seeds:
     def offer(self, seed: Seed, numbers: Numbers32, chunks: Numbers32) -> bool:
         """Take from `seed` those of the wanted chunks `numbers` that nothing else has for certain; `chunks` are theirs in it.
 
-        False, and it is not used, where there are none. An attempt is offered before all others.
+        False, and it is not used, where there are none. An attempt at the same release is offered before all others.
         """
         free = self._first.seeds[numbers] == NOWHERE
         spare = self._unsure()[numbers] & ~free

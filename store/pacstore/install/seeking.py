@@ -24,7 +24,7 @@ from pacstore.install.record import let_go
 from pacstore.install.root import Root
 from pacstore.install.seeds import Recorded, Seed, Seeds
 from pacstore.install.shared import find_wholes
-from pacstore.install.staging import attempts, open_tree
+from pacstore.install.staging import MANIFEST, attempts, open_tree
 from pacstore.install.wanted import ChunkPlaces, Wanted
 from pacstore.manifest import Manifest
 from pacstore.progress import Progress
@@ -72,7 +72,10 @@ def _seek_in_root(
         _offer(seeds, seed, *_left_alone(root, seed, manifest, *common_chunks(manifest, wanted)))
         let_go(manifest)
         if seeds.complete:
-            break
+            return
+    for seed, manifest in _other_attempts(root, wanted.manifest, release, options.seeds):
+        _offer(seeds, seed, *_standing_elsewhere(seed, manifest, wanted))
+        let_go(manifest)
 
 
 def _seek_in_directory(seeds: Seeds, where: Path, wanted: Wanted, options: InstallOptions, progress: Progress) -> None:
@@ -111,6 +114,29 @@ def _attempts(root: Root, manifest: Manifest, release: Release) -> Iterator[Seed
             # Files that foreign commands were let at are copied, not taken over.
             ended = found.ended and not is_marked(root, found.name)
             yield Seed("an interrupted attempt", top, Recorded(manifest), found.name, ended)
+
+
+def _other_attempts(root: Root, wanted: Manifest, release: Release, most: int) -> Iterator[tuple[Seed, Manifest]]:
+    """Attempts at other releases; they are only read, and left to who began them."""
+    for found in attempts(root)[:most]:
+        if (found.owner.release, found.owner.manifest_digest) == (str(release), wanted.digest.hex):
+            continue
+        with contextlib.suppress(OSError, PacballError):
+            manifest = root.staged_record(found.name, MANIFEST)
+            top = open_tree(root, found.name)
+            name = f"an interrupted attempt at {found.owner.release}"
+            yield Seed(name, top, Recorded(manifest), found.name), manifest
+
+
+def _standing_elsewhere(seed: Seed, manifest: Manifest, wanted: Wanted) -> tuple[Numbers32, Numbers32]:
+    """The wanted chunks that an attempt at another release may hold, judged by the lengths of its files, and theirs in it."""
+    numbers, chunks = common_chunks(manifest, wanted)
+    lengths, _ = _measure(seed.top, Paths(manifest.tree))
+    places = ChunkPlaces(manifest)
+    files = places.files(chunks)
+    ends = places.offsets(chunks, files) + manifest.chunk_lengths[chunks]
+    there = ends <= lengths[files]
+    return numbers[there], chunks[there]
 
 
 def _releases(root: Root, release: Release, most: int, progress: Progress) -> Iterator[tuple[Seed, Manifest]]:

@@ -74,10 +74,12 @@ def _find_clones(
 def _clonable(seed: Seed, index: ContentIndex, wanted: Wanted) -> tuple[Numbers32, Numbers32]:
     """The wanted files that a seed should have whole, and their numbers in it."""
     if seed.attempt:
-        # Those of one that ended are moved instead.
-        whole = (seed.lengths == wanted.manifest.tree.sizes) & ~wanted.linked & (not seed.ended)
-        files = np.flatnonzero(whole).astype(np.int32)
-        return files, files
+        # Those of one that ended are moved instead; of one at another release not even the lengths are known.
+        if not seed.ended and len(seed.lengths):
+            whole = (seed.lengths == wanted.manifest.tree.sizes) & ~wanted.linked
+            files = np.flatnonzero(whole).astype(np.int32)
+            return files, files
+        return np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int32)
     if isinstance(seed.contents, Finds):
         files, positions = index.have(seed.contents.whole_contents)
         return files, seed.contents.whole_files[positions]

@@ -17,7 +17,7 @@ from pacstore.digest import Digest
 from pacstore.errors import PacballError
 from pacstore.holdings import decode_json
 from pacstore.install.clearing import CLEARED, clear_tree
-from pacstore.install.disk import DIRECTORY_FLAGS, DIRECTORY_MODE, write_durably
+from pacstore.install.disk import DIRECTORY_FLAGS, DIRECTORY_MODE, write_durably, write_whole
 from pacstore.install.living import OWNER, SILENT_SECONDS, Owner, Witness, process_started, this_machine
 from pacstore.install.root import PRIVATE_MODE, Root
 from pacstore.limits import KIB
@@ -26,6 +26,8 @@ from pacstore.release import Release
 TREE = "tree"
 TAKEN = "taken"
 """What the tree is called once another installation has begun to take it over: its first owner cannot publish it any more."""
+MANIFEST = "manifest"
+"""The manifest of the release; not durable, and believed as little as the files."""
 RECORD = "generated.json"
 """What the release's own commands made (generated.py), until it is moved to the kept manifests."""
 _BIRTHS = 5
@@ -78,6 +80,15 @@ class Attempt:
         except OSError:
             return True
         return not os.path.samestat(there, os.fstat(self.top))
+
+    def tell(self, manifest: bytes) -> None:
+        """Leave word of what the tree is to be, for those who install another release. Raises OSError."""
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(MANIFEST, flags, 0o600, dir_fd=self.directory)
+        try:
+            write_whole(descriptor, manifest)
+        finally:
+            os.close(descriptor)
 
     def give_up(self) -> None:
         """Leave what was written to the next attempt."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -227,6 +228,35 @@ def test_an_installation_that_is_taken_for_dead_each_time_ends(world, entry, roo
     with pytest.raises(Unavailable):
         put(entry, FakeSource(world, take), root, options=SMALL)
     assert not (root / "releases" / NAME).exists()
+
+
+def test_an_attempt_at_another_release_is_a_seed(world, tree, entry, root, left, tmp_path):
+    """It is only read, and stays for who began it."""
+    other_tree = tmp_path / "other"
+    shutil.copytree(tree, other_tree, symlinks=True)
+    (other_tree / "lib/deep/new").write_bytes(noise("more", 50_000))
+    other = world.publish(other_tree, NEXT)
+    before = look(left / "tree")
+    planned = plan(other, source=FakeSource(world), root=root, progress=Notes(), options=SMALL)
+    assert [seed.name for seed in planned.reuse] == [f"an interrupted attempt at {NAME}"]
+    notes = Notes()
+    done = put(other, FakeSource(world), root, notes, options=SMALL)
+    assert look(done.path) == look(other_tree)
+    assert done.bytes_reused > 1_000_000
+    assert look(left / "tree") == before
+    assert not inodes(left / "tree") & inodes(done.path)
+    assert notes.warnings == []
+
+
+@pytest.mark.parametrize("damage", [b"", b"PBMANI01", b"x" * 5000, None])
+def test_an_attempt_whose_manifest_is_damaged_is_passed_over(world, tree, entry, root, left, damage):
+    if damage is None:
+        (left / "manifest").unlink()
+    else:
+        (left / "manifest").write_bytes(damage)
+    done = put(world.publish(tree, NEXT), FakeSource(world), root, options=SMALL)
+    assert look(done.path) == look(tree)
+    assert done.bytes_reused == 0
 
 
 def test_what_was_begun_of_another_release_is_kept_for_a_week(world, tree, entry, root, left):
