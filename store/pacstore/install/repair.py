@@ -29,6 +29,7 @@ from pacstore.install.options import InstallOptions
 from pacstore.install.paths import TOP, Paths
 from pacstore.install.rebuilding import OtherRecord, Rebuilding, Rebuilt, Supply, check_entry
 from pacstore.install.root import Root
+from pacstore.install.sharing import needs_time
 from pacstore.install.staging import Attempt, remove_attempt, sweep
 from pacstore.install.timeline import Timeline
 from pacstore.install.verify import Record, Verified, check_installed, check_release, read_record_of
@@ -401,7 +402,9 @@ class _Work:
             if found is None or not wanted[self._file_numbers[one.entry]]:
                 continue
             file = int(self._file_numbers[one.entry])
-            if (found.content, found.kind, found.mtime) == self._identity(file):
+            content, kind, mtime = self._identity(file)
+            timely = found.mtime == mtime or not needs_time(self._paths.name(one.entry))
+            if (found.content, found.kind) == (content, kind) and timely:
                 shared[file] = _link_staged(self._session.root, found, self._paths.path(one.entry), attempt)
         return shared
 

@@ -443,6 +443,23 @@ def test_the_new_file_is_shared_again(sharing):
     assert_sound(site.root)
 
 
+@pytest.mark.parametrize(("name", "shared"), [("data", True), ("code.py", False)])
+def test_what_releases_share_with_another_time_is_shared_again_unless_it_matters(site, name, shared):
+    for number in (1, 2):
+        site.publish(f"App-{number}-any", {name: noise("", 5000)})
+        os.utime(site.trees / f"App-{number}-any" / name, (1_600_000_000 + number,) * 2)
+        site.world.publish(site.trees / f"App-{number}-any", f"App-{number}-any")
+        site.install(f"App-{number}-any")
+    one, two = (site.root / f"releases/App-{number}-any" / name for number in (1, 2))
+    two.unlink()
+    os.link(one, two)
+    corrupt(one)
+    mend(site.root, FakeSupply(site.world))
+    assert (one.stat().st_ino == two.stat().st_ino) == shared
+    assert_sound(site.root)
+    assert shared or int(two.stat().st_mtime) == 1_600_000_002
+
+
 def test_the_other_release_keeps_its_bytes_until_it_is_repaired_itself(sharing):
     site, one, two = sharing
     corrupt(one)
