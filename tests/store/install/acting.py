@@ -29,7 +29,7 @@ def declaration(
     generated: Sequence[str] = (),
     after: Sequence[str | Sequence[str]] = (),
     validate: Sequence[str | Sequence[str]] = (),
-    timeout: str = "10s",
+    timeout: str = "60s",
 ) -> str:
     """A pacball.toml; a command that is a text is for a shell."""
     lines = ["format = 1", f"generated = {json.dumps(list(generated))}"]
