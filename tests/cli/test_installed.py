@@ -121,3 +121,58 @@ def test_a_root_must_be_given(pacball):
         failed = pacball.run(*words)
         assert failed.exit_code == 7
         assert "--root: no install root is given" in failed.stderr
+
+
+VERIFIED = {"release", "intact", "files", "bytes_total", "damage", "warnings"}
+REPAIRED = {"files", "entries", "records", "bytes_downloaded", "bytes_reused", "aside", "left"}
+
+
+def test_verify(pacball, root):
+    found = pacball.json("verify")
+    assert set(found) == {"intact", "strict", "releases"}
+    assert [(one["release"], one["intact"]) for one in found["releases"]] == [(OLD, True), (NEW, True)]
+    assert all(set(one) == VERIFIED for one in found["releases"])
+    (root / "releases" / NEW / "__pycache__").mkdir()
+    assert pacball.json("verify", NEW)["releases"][0]["warnings"] == [
+        {"path": "__pycache__", "fault": "extra", "detail": "is not part of the release"}
+    ]
+    assert pacball.json("verify", NEW, "--strict", code=1)["intact"] is False
+    text = pacball.text("verify")
+    assert re.search(rf"^extra: {NEW}/__pycache__ is not part of the release$", text, re.MULTILINE)
+    assert re.search(rf"^{NEW}: \d+ files, \S+ kB: as it was signed, 1 warning$", text, re.MULTILINE)
+    assert pacball.run("verify", "Demo-7-x86_64").exit_code == 3
+
+
+def test_repair(pacball, root, trees, tmp_path):
+    top = root / "releases" / NEW
+    (top / "version").write_bytes(b"?")
+    (top / "only here").mkdir()
+    (tmp_path / "config/pacball/config.toml").rename(tmp_path / "config/pacball/away")
+    offline = pacball.run("verify", NEW, "--repair", "--root", root)
+    assert offline.exit_code == 1
+    assert f"damaged: {NEW}/version" in offline.stdout
+    assert "no local tree has all that is missing: name a source with --from" in offline.stdout
+    (tmp_path / "config/pacball/away").rename(tmp_path / "config/pacball/config.toml")
+    done = pacball.json("verify", NEW, "--repair")
+    (release,) = done["releases"]
+    assert (done["intact"], release["intact"], set(release["repaired"])) == (True, True, REPAIRED)
+    assert [one["path"] for one in release["damage"]] == ["version"]
+    assert (release["repaired"]["files"], release["repaired"]["left"]) == (1, [])
+    (top / "only here").rmdir()
+    assert snapshot(top) == snapshot(trees[1])
+    (top / "version").write_bytes(b"?")
+    assert re.search(
+        rf"^repaired {NEW}: 1 file; \S+ k?B downloaded, \S+ k?B reused$",
+        pacball.text("verify", "--repair"),
+        re.MULTILINE,
+    )
+
+
+def test_a_damaged_record_says_how_to_mend_it_and_is_mended(pacball, root):
+    (root / f".pacball/manifests/{OLD}.manifest").write_bytes(b"?")
+    refused = pacball.run("install", OLD)
+    assert refused.exit_code == 7
+    assert f"pacball verify {OLD} --repair" in refused.stderr
+    assert "its record is damaged; --repair --from SOURCE fetches it again" in pacball.text("verify", OLD, code=1)
+    assert "1 record;" in pacball.text("verify", OLD, "--repair")
+    assert pacball.json("install", OLD)["already_installed"] is True

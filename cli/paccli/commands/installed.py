@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from pacstore.install.inventory import InstalledRelease, Inventory
     from pacstore.install.pruning import Judged
 
+_EVENTS = 10_000
+"""How many events are shown at most, the latest."""
 Project = Annotated[str, typer.Argument(metavar="PROJECT")]
 Platform = Annotated[str | None, typer.Argument(metavar="[PLATFORM]", help="May be left out if there is only one.")]
 
@@ -34,7 +38,7 @@ def releases(
         where = install_root(root)
         if history:
             with disk_at(str(where)), Root.existing(where) as opened:
-                return _print_history(output, list(opened.history()))
+                return _print_history(output, deque(opened.history(), maxlen=_EVENTS))
         _print_inventory(output, take_inventory(where))
     return None
 
@@ -77,7 +81,7 @@ def _row(one: InstalledRelease) -> tuple[str, ...]:
     return str(one.release), size(one.bytes_total), f"{one.files:,}", date(one.installed), current, digest
 
 
-def _print_history(output: Output, events: list[Event]) -> None:
+def _print_history(output: Output, events: Collection[Event]) -> None:
     from pacstore.errors import printable  # noqa: PLC0415
 
     for event in events:
