@@ -15,7 +15,7 @@ from pacstore.install.adoption import Adoption
 from pacstore.install.cleansing import cleanse_ended
 from pacstore.install.copying import Copying
 from pacstore.install.crew import Crew
-from pacstore.install.disk import check_owner, disk_at, exchange, sync_file_system
+from pacstore.install.disk import check_owner, disk_at, exchange
 from pacstore.install.documents import Documents, Refresh, fetch_all, fetch_placement, refreshed
 from pacstore.install.downloading import Downloading
 from pacstore.install.generated import Generated, place_record, settle, stage
@@ -197,7 +197,7 @@ class Building:
         )
         limit = self.options.open_directories
         with (
-            writing_back(attempt.top, lambda: writer.written_bytes),
+            writing_back(attempt.sync, lambda: writer.written_bytes),
             Crew(self.options.workers, lambda: Tools(attempt.top, writer.paths, open_directories=limit)) as crew,
         ):
             Adoption(self.root, wanted, writer, self.progress).adopt(crew, seeds)
@@ -212,7 +212,7 @@ class Building:
         """Remove the ended attempts whose content is here now, so that few trees take up room at a time."""
         ended = [seed.attempt for seed in seeds.used if seed.ended]
         if ended:
-            sync_file_system(attempt.top)
+            attempt.sync()
         for name in ended:
             remove_attempt(self.root, name)
 
@@ -245,8 +245,9 @@ class Building:
 
     def _publish(self, attempt: Attempt, documents: Documents, generated: Generated | None) -> None:
         self.progress.begin("syncing", None)
-        sync_file_system(attempt.top)
+        attempt.sync()
         name = self.release.release
+        self._check_record()
         self.root.keep(name, documents, attempt.directory)
         if generated is not None:
             stage(attempt.directory, generated)
@@ -259,6 +260,16 @@ class Building:
                 hint="move it away and run the same command again",
             )
         self.root.keep_missing(name, documents, attempt.directory)
+
+    def _check_record(self) -> None:
+        """Raise Refused if another tree got the name meanwhile, whose record is not to be replaced."""
+        recorded = self.root.recorded(self.release.release)
+        if recorded not in (None, self.release.tree_digest):
+            raise Refused(
+                f"was installed with another tree ({recorded}) meanwhile; the catalog says {self.release.tree_digest}",
+                place=str(self.root.release_path(self.release.release)),
+                hint="a release never changes: find out which of the two is genuine, and move the other away",
+            )
 
     def _admitted(self, attempt: Attempt) -> bool:
         """Give the tree its name; False where another has it."""

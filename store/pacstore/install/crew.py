@@ -61,16 +61,21 @@ class Crew(Generic[Tools]):
             raise self._error
 
     def _work(self) -> None:
-        tools = self._make_tools()
+        tools = None
+        try:
+            tools = self._make_tools()
+        except BaseException as error:  # noqa: BLE001 - the thread that gives the jobs raises it
+            self._error = self._error or error
         try:
             while (job := self._queue.get()) is not None:
                 self._do(job, tools)
         finally:
-            tools.close()
+            if tools is not None:
+                tools.close()
 
-    def _do(self, job: Callable[[Tools], None], tools: Tools) -> None:
+    def _do(self, job: Callable[[Tools], None], tools: Tools | None) -> None:
         try:
-            if self._error is None:
+            if self._error is None and tools is not None:
                 job(tools)
         except BaseException as error:  # noqa: BLE001 - the thread that gave the job raises it
             self._error = self._error or error

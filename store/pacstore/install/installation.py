@@ -24,6 +24,7 @@ from pacstore.install.options import DEFAULTS, ActionState, InstallOptions
 from pacstore.install.plan import Plan, make_plan, nothing_to_do
 from pacstore.install.root import Root
 from pacstore.install.seeking import find_seeds
+from pacstore.install.timeline import Timeline
 from pacstore.install.trash import sweep_trash
 from pacstore.install.trust import Trust, check_withdrawn, checking_withdrawn
 from pacstore.install.wanted import Wanted
@@ -92,7 +93,7 @@ def install(
             reused = building.run()
         actions = _state(opened, release, building)
         believed = trust.fields(release) if trust is not None else None
-        if reused is not None:
+        if reused is not None or not _is_remembered(opened, release):
             _remember(opened, release, source.name, now(), believed, options)
         switched = options.switch and opened.switch(
             release.release, tree=release.tree_digest, source=source.name, time=now(), trust=believed
@@ -128,6 +129,11 @@ def _state(root: Root, release: CatalogRelease, building: Building) -> ActionSta
     if not declares_actions(root, release.release):
         return ActionState.NONE
     return ActionState.RUN_BEFORE if has_record(root, release.release) else ActionState.NOT_RUN
+
+
+def _is_remembered(root: Root, release: CatalogRelease) -> bool:
+    """Whether the history says what was installed; who was killed just before could not write it."""
+    return Timeline.of(root.history()).past(release.release).manifest is not None
 
 
 def _remember(

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from pacstore.attributes import Attributes
 from pacstore.install.directories import Directories
-from pacstore.install.disk import DIRECTORY_MODE, failure, make_directory
+from pacstore.install.disk import DIRECTORY_MODE, failure, make_directory, sync_file_system
 from pacstore.install.paths import TOP, Paths
 from pacstore.install.root import PRIVATE, PRIVATE_MODE, Root
 from pacstore.install.staging import Attempt
@@ -59,11 +59,13 @@ class Mending:
         """Make the directory `entry`, whatever is in its place."""
         parent, name = self._place(entry)
         with self._at(entry):
-            try:
+            with contextlib.suppress(FileExistsError):
                 os.mkdir(name, DIRECTORY_MODE, dir_fd=parent)
-            except FileExistsError:
+            # Another repair may have made it just now, and filled it.
+            if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
                 self._set_aside(entry)
-                os.mkdir(name, DIRECTORY_MODE, dir_fd=parent)
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name, DIRECTORY_MODE, dir_fd=parent)
             made = self._tree.open(entry)
             os.fchmod(made, DIRECTORY_MODE)
             if self.owner is not None:
@@ -144,6 +146,10 @@ class Mending:
                     time = int(self.attributes.mtimes[entry])
                     os.utime(directory, (time, time))
                 os.fsync(directory)
+        if self._touched:
+            # Modes and owners of files, which cannot all be opened for that.
+            with self._at(TOP):
+                sync_file_system(self.top)
         self._touched.clear()
 
     def _place(self, entry: int) -> tuple[int, bytes]:

@@ -115,8 +115,9 @@ def remove_one(root: Root, trash: Trash, release: Release, now: Clock, told: Cal
         trash.put_back(name)
         raise
     freed = trash.finish(name, told)
-    # On a full disk there is room for it only now.
-    root.remember(EventKind.REMOVE, release, time=now(), values={"bytes_freed": freed.bytes})
+    # On a full disk there is room for it only now. What was installed again meanwhile must not lose its past by it.
+    if not root.occupied(release):
+        root.remember(EventKind.REMOVE, release, time=now(), values={"bytes_freed": freed.bytes})
     return Removed(release, freed.bytes, freed.files)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from pacstore.attributes import Attributes, file_numbers_of
 from pacstore.errors import Corrupt
 from pacstore.install.directories import open_directory
-from pacstore.install.disk import DIRECTORY_FLAGS, check_owner, disk_at, sync_file_system
+from pacstore.install.disk import DIRECTORY_FLAGS, check_owner, disk_at
 from pacstore.install.documents import Documents, fetch_documents
 from pacstore.install.findings import NO_ENTRY, Fault, Finding
 from pacstore.install.hashing import Known
@@ -258,7 +258,7 @@ class _Work:
             shared = self._share(wrong, wanted, attempt)
             rebuilt = self._rebuild(wanted & ~shared, damaged, top, attempt, owner)
             session.progress.begin("syncing", None)
-            sync_file_system(attempt.top)
+            attempt.sync()
             whole = rebuilt.files | shared
             entries = self._put_others(mending, wrong)
             for file in np.flatnonzero(whole).tolist():

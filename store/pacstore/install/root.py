@@ -233,8 +233,8 @@ class Root:
                 raise
             try:
                 for platform in sorted(os.listdir(directory)):
-                    with contextlib.suppress(OSError):  # that is no link
-                        target = os.readlink(platform, dir_fd=directory)
+                    target = _target(platform, directory)
+                    if target is not None:
                         found.append((project, platform, os.path.basename(target)))
             finally:
                 os.close(directory)
@@ -326,6 +326,16 @@ class Root:
     def history(self) -> Iterator[Event]:
         """What happened here, the oldest first. Raises OSError."""
         return read_events(self.private)
+
+
+def _target(name: str, directory: int) -> str | None:
+    """What a link leads to; None for what is none. What cannot be read may lead to anything, so that is an error."""
+    try:
+        return os.readlink(name, dir_fd=directory)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOENT):
+            return None
+        raise
 
 
 def _lstat(name: str, directory: int) -> os.stat_result | None:

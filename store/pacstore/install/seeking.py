@@ -24,7 +24,7 @@ from pacstore.install.record import let_go
 from pacstore.install.root import Root
 from pacstore.install.seeds import Recorded, Seed, Seeds
 from pacstore.install.shared import find_wholes
-from pacstore.install.staging import MANIFEST, attempts, open_tree
+from pacstore.install.staging import MANIFEST, attempts, is_unsynced, open_tree
 from pacstore.install.wanted import ChunkPlaces, Wanted
 from pacstore.manifest import Manifest
 from pacstore.progress import Progress
@@ -111,8 +111,8 @@ def _attempts(root: Root, manifest: Manifest, release: Release) -> Iterator[Seed
             continue
         with contextlib.suppress(OSError):
             top = open_tree(root, found.name)
-            # Files that foreign commands were let at are copied, not taken over.
-            ended = found.ended and not is_marked(root, found.name)
+            # Files that foreign commands were let at, or that a disk did not take, are copied, not taken over.
+            ended = found.ended and not is_marked(root, found.name) and not is_unsynced(root, found.name)
             yield Seed("an interrupted attempt", top, Recorded(manifest), found.name, ended)
 
 

@@ -17,7 +17,7 @@ from pacstore.digest import Digest
 from pacstore.errors import PacballError
 from pacstore.holdings import decode_json
 from pacstore.install.clearing import CLEARED, clear_tree
-from pacstore.install.disk import DIRECTORY_FLAGS, DIRECTORY_MODE, write_durably, write_whole
+from pacstore.install.disk import DIRECTORY_FLAGS, DIRECTORY_MODE, sync_file_system, write_durably, write_whole
 from pacstore.install.living import OWNER, SILENT_SECONDS, Owner, Witness, process_started, this_machine
 from pacstore.install.root import PRIVATE_MODE, Root
 from pacstore.limits import KIB
@@ -30,6 +30,8 @@ MANIFEST = "manifest"
 """The manifest of the release; not durable, and believed as little as the files."""
 RECORD = "generated.json"
 """What the release's own commands made (generated.py), until it is moved to the kept manifests."""
+UNSYNCED = "unsynced"
+"""A file in an attempt that the disk did not take as a whole."""
 _BIRTHS = 5
 _OWNER_BYTES = 4 * KIB
 _KEPT_SECONDS = 7 * 24 * 3600.0
@@ -71,6 +73,18 @@ class Attempt:
     def sign(self) -> None:
         """Give a sign of life, with the file server's time. Raises OSError."""
         os.utime(OWNER, dir_fd=self.directory, follow_symlinks=False)
+
+    def sync(self) -> None:
+        """Make durable what was written. Raises OSError: then the next attempt copies from it, and moves nothing.
+
+        What the disk did not take may look whole as long as it is in memory, and is not written again if it is only moved.
+        """
+        try:
+            sync_file_system(self.top)
+        except OSError:
+            with contextlib.suppress(OSError):
+                write_durably(self.directory, UNSYNCED, b"", through=self.directory)
+            raise
 
     @property
     def displaced(self) -> bool:
@@ -133,6 +147,11 @@ def open_tree(root: Root, name: str) -> int:
         return os.open(f"{name}/{TREE}", DIRECTORY_FLAGS, dir_fd=root.staging)
     except FileNotFoundError:
         return os.open(f"{name}/{TAKEN}", DIRECTORY_FLAGS, dir_fd=root.staging)
+
+
+def is_unsynced(root: Root, name: str) -> bool:
+    """Whether the disk did not take what the attempt `name` wrote: its files are not to be moved."""
+    return _holds(root, name, UNSYNCED)
 
 
 def take_over(root: Root, name: str, top: int) -> bool:

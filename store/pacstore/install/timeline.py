@@ -86,8 +86,9 @@ class Timeline:
             past = self.pasts.setdefault(name, Past())
             past.current_since = self._now
             past.source = past.source or event.text("source")
-            if event.previous in self.pasts:
-                self.pasts[event.previous].replaced = self._now
+            if event.previous:
+                # Also one of which nothing else is known: jobs may still run from it.
+                self.pasts.setdefault(event.previous, Past()).replaced = self._now
             self._turn(event)
 
     def _turn(self, event: Event) -> None:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
-from pacstore.install.disk import sync_file_system
 from pacstore.limits import MIB
 
 _STEP_BYTES = 64 * MIB
@@ -17,20 +16,24 @@ _LOOK_SECONDS = 0.1
 
 
 @contextmanager
-def writing_back(directory: int, written: Callable[[], int]) -> Iterator[None]:
-    """Sync the file system of the open `directory` from a thread whenever `written()` has grown by some megabytes.
+def writing_back(sync: Callable[[], None], written: Callable[[], int]) -> Iterator[None]:
+    """Call `sync` from a thread whenever `written()` has grown by some megabytes.
 
-    An error is left for the sync at the end, which alone decides what is durable.
+    The kernel tells of what it could not write only once, so the first OSError of `sync` is raised at the end.
     """
     stop = threading.Event()
+    errors: list[OSError] = []
 
     def run() -> None:
         synced = 0
         while not stop.wait(_LOOK_SECONDS):
             now = written()
             if now - synced >= _STEP_BYTES:
-                with suppress(OSError):
-                    sync_file_system(directory)
+                try:
+                    sync()
+                except OSError as error:
+                    errors.append(error)
+                    return
                 synced = now
 
     thread = threading.Thread(target=run, name="writing-back", daemon=True)
@@ -40,3 +43,5 @@ def writing_back(directory: int, written: Callable[[], int]) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
+    if errors:
+        raise errors[0]

@@ -1,13 +1,19 @@
 """Wrong bytes and failing disks cost time, never correctness."""
 
+import errno
+import json
 import os
+import threading
 
 import pytest
 
 from pacstore.errors import Corrupt, NotFound, Refused, TooLarge, Unavailable
 from pacstore.install import Free, InstallOptions
+from pacstore.install.crew import Crew
+from pacstore.install.verify import verify
+from pacstore.install.writeback import writing_back
 from pacstore.storage import ObjectKind, object_path
-from tests.store.install.world import FakeSource, Notes, World, look, noise, put
+from tests.store.install.world import NAME, FakeSource, Notes, World, look, make_tree, noise, put
 
 
 def flip(data):
@@ -162,3 +168,64 @@ def test_too_large_a_document_is_not_swallowed(world, entry, root):
 
     with pytest.raises(TooLarge):
         put(entry, Endless(world), root)
+
+
+def test_a_sync_that_failed_once_is_not_forgotten():
+    """The kernel tells of what it could not write only once."""
+    written = 0
+    failed = threading.Event()
+
+    def sync():
+        failed.set()
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def work():
+        nonlocal written
+        written = 1 << 30
+        assert failed.wait(60)
+
+    with pytest.raises(OSError, match="Input/output error"), writing_back(sync, lambda: written):
+        work()
+
+
+def test_threads_that_cannot_begin_end_the_work():
+    def make_tools():
+        raise MemoryError
+
+    def work():
+        with Crew(2, make_tools) as crew:
+            for _ in range(100):
+                crew.give(lambda _tools: None)
+            crew.finish()
+
+    with pytest.raises(MemoryError):
+        work()
+
+
+def test_the_record_of_another_tree_that_came_meanwhile_stays(world, tree, entry, root, tmp_path):
+    other = World()
+    another = other.publish(make_tree(tmp_path / "other" / "deep"), NAME)
+    (tmp_path / "other/deep/none").write_bytes(b"not the same")
+    another = other.publish(tmp_path / "other/deep", NAME)
+
+    def spoil(number, _piece, data):
+        if number == 1:
+            put(another, FakeSource(other), root)
+        return data
+
+    with pytest.raises(Refused, match="another tree"):
+        put(entry, FakeSource(world, spoil), root)
+    (verified,) = verify(root, [], Notes())
+    assert verified.findings == ()
+    assert look(root / "releases" / NAME) == look(tmp_path / "other/deep")
+
+
+def test_who_was_killed_before_the_history_had_its_line_writes_it_next_time(world, entry, root):
+    put(entry, FakeSource(world), root)
+    history = root / ".pacball/history.jsonl"
+    lines = history.read_text()
+    history.unlink()
+    assert put(entry, FakeSource(world), root).already_installed
+    assert json.loads(history.read_text()) == json.loads(lines.splitlines()[0])
+    put(entry, FakeSource(world), root)
+    assert len(history.read_text().splitlines()) == 1

@@ -1,5 +1,6 @@
 """Removal takes what is asked for, whole, and never what is current or was until just now."""
 
+import errno
 import json
 import os
 import re
@@ -9,12 +10,13 @@ import pytest
 
 from pacstore.errors import NotFound, Refused, Unavailable
 from pacstore.install.inventory import take_inventory
+from pacstore.install.removal import remove
 from pacstore.install.root import Root
 from pacstore.install.staging import this_machine
 from pacstore.install.trash import Trash, sweep_trash
 from pacstore.release import Release
 from tests.store.install.site import DAY, START
-from tests.store.install.world import noise
+from tests.store.install.world import Notes, noise
 
 ONE, TWO, THREE, FOUR = (f"App-{version}-any" for version in "1234")
 
@@ -368,3 +370,47 @@ def test_an_empty_root_and_none(site, tmp_path):
     assert (found.releases, found.attempts, found.trash_bytes, found.aside_bytes) == ((), (), 0, 0)
     with pytest.raises(NotFound):
         take_inventory(tmp_path / "none")
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+def test_a_link_that_cannot_be_read_is_not_taken_for_none(three, monkeypatch, number):
+    def fails(name, **_):
+        raise OSError(number, os.strerror(number), name)
+
+    monkeypatch.setattr(os, "readlink", fails)
+    with pytest.raises(Unavailable):
+        three.remove(THREE, grace=0)
+    with pytest.raises(Unavailable):
+        three.prune(0, grace=0)
+    monkeypatch.undo()
+    assert three.there() == [ONE, TWO, THREE]
+    assert three.current() == THREE
+
+
+def test_what_is_installed_again_while_it_is_removed_keeps_its_past(three):
+    class Meddling(Notes):
+        installed = False
+
+        def advance(self, count_bytes):
+            if not self.installed:
+                self.installed = True
+                three.install(ONE)
+
+    remove(three.root, [Release.parse(ONE)], grace_seconds=0, now=three.now, progress=Meddling())
+    assert three.current() == ONE
+    as_installed = three.time
+    os.utime(three.root / f".pacball/manifests/{ONE}.manifest", (START, START))
+    three.install(TWO, days=30)
+    (one,) = [found for found in take_inventory(three.root).releases if found.release == Release.parse(ONE)]
+    assert (one.installed, one.current_since, one.replaced) == (as_installed, as_installed, three.time)
+    with pytest.raises(Refused, match="0 seconds ago"):
+        three.remove(ONE)
+
+
+def test_one_of_which_the_history_says_only_that_it_was_replaced_has_its_grace(three):
+    history = three.root / ".pacball/history.jsonl"
+    history.unlink()
+    three.install("App-4-any", days=30)
+    os.utime(three.root / f".pacball/manifests/{THREE}.manifest", (START, START))
+    with pytest.raises(Refused, match="0 seconds ago"):
+        three.remove(THREE)

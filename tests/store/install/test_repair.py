@@ -523,3 +523,18 @@ def test_what_commands_made_is_left(top, root, supply):
     assert [(one.path, one.generated) for one in done.left] == [("bin/run", True)]
     assert (top / "bin/run").read_bytes() == before
     assert (top / "none").read_bytes() == b""
+
+
+def test_what_another_repair_brought_meanwhile_stays(top, tree, root, supply):
+    shutil.rmtree(top / "lib")
+
+    class Slow(Notes):
+        """The other repair does all its work after this one has seen that everything is gone."""
+
+        def begin(self, phase, total_bytes):
+            if phase == "syncing":
+                mend(root, supply)
+
+    (done,) = mend(root, notes=Slow())
+    assert done.aside == ()
+    assert_sound(root, tree)

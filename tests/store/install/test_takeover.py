@@ -1,5 +1,6 @@
 """What an attempt left is taken over when its owner certainly has ended, and only copied while it may live."""
 
+import errno
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ import threading
 import pytest
 
 from pacstore.errors import Unavailable
-from pacstore.install import InstallOptions, plan
+from pacstore.install import InstallOptions, plan, staging
 from pacstore.install.living import SILENT_HERE_SECONDS, SILENT_SECONDS, process_started, signs_of_life, this_machine
 from pacstore.install.root import Root
 from pacstore.install.staging import Attempt, attempts, sweep, take_over
@@ -292,3 +293,28 @@ def test_a_file_with_other_names_is_not_touched(world, tree, entry, root, left, 
     assert {(tmp_path / path.name).stat().st_mtime for path in linked} == {1}
     assert not inodes(done.path) & {(tmp_path / path.name).stat().st_ino for path in linked}
     assert done.bytes_reused > 1_000_000
+
+
+def is_own(path):
+    return path.is_file() and not path.is_symlink()
+
+
+def test_what_the_disk_did_not_take_is_copied_not_moved(world, tree, entry, root, monkeypatch):
+    def fails(_directory):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(staging, "sync_file_system", fails)
+    with pytest.raises(Unavailable, match="Input/output error"):
+        put(entry, FakeSource(world), root)
+    monkeypatch.undo()
+    (attempt,) = (root / ".pacball/staging").iterdir()
+    before = {path.stat().st_ino: path for path in (attempt / "tree").rglob("*") if is_own(path)}
+    kept = [os.open(path, os.O_RDONLY) for path in before.values()]  # so that no number is given again
+    source = FakeSource(world)
+    done = put(entry, source, root)
+    assert look(done.path) == look(tree)
+    assert source.calls == 0
+    assert not set(before) & {path.stat().st_ino for path in done.path.rglob("*") if is_own(path)}
+    assert os.listdir(root / ".pacball/staging") == []
+    for descriptor in kept:
+        os.close(descriptor)
