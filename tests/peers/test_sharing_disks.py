@@ -69,7 +69,8 @@ def test_blocks_are_shared_where_they_can_be(tmp_path, site, versions, kind):
         # Who writes into one of two does not change the other.
         with one.open("r+b") as file:
             file.write(b"written")
-        assert [one["path"] for one in site.run("verify", FIRST, "--root", root).json["damage"]] == ["d004/f00099.bin"]
+        (found,) = site.run("verify", FIRST, "--root", root).json["releases"]
+        assert [one["path"] for one in found["damage"]] == ["d004/f00099.bin"]
         assert site.ok("verify", SECOND, "--root", root)["intact"] is True
         # A seed that was damaged gives nothing damaged.
         done, _ = installed(site, store, root, THIRD)
