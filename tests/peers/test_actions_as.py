@@ -149,6 +149,38 @@ def test_a_file_of_somebody_else_is_not_published(acting):
     assert (secret.stat().st_mode & 0o777, secret.stat().st_uid) == (0o600, 0)
 
 
+def test_a_directory_of_somebody_else_is_not_opened(acting, nobody):
+    """Moved in with a directory of theirs, in which it lies: its mode and owner are as before, so it stays closed to them."""
+    acting.landlock = 0
+    theirs = acting.home / "theirs"
+    (theirs / "closed").mkdir(parents=True)
+    (theirs / "closed/secret").write_text("secret")
+    (theirs / "closed").chmod(0o700)
+    for path, owner in ((theirs, nobody.uid), (theirs / "closed", 12345), (theirs / "closed/secret", 12345)):
+        os.chown(path, owner, owner)
+    acting.home.chmod(0o777)
+    acting.publish(declaration(["var/**"], [f"mv {theirs} var/theirs"]))
+    assert "var/theirs/closed is a directory of somebody else" in acting.fails().message
+    [attempt] = (acting.root / ".pacball/staging").iterdir()
+    closed = (attempt / "tree/var/theirs/closed").stat()
+    assert (closed.st_uid, stat.S_IMODE(closed.st_mode)) == (12345, 0o700)
+
+
+def test_a_directory_that_was_exchanged_is_not_opened(acting, nobody):
+    """One of somebody else, in the place of one that was handed over."""
+    acting.landlock = 0
+    theirs = acting.home / "theirs"
+    theirs.mkdir(mode=0o777)
+    theirs.chmod(0o777)
+    os.chown(theirs, 12345, 12345)
+    acting.home.chmod(0o777)
+    acting.publish(declaration(["lib/**"], [f"mv lib/pkg lib/gone; mv {theirs} lib/pkg"]))
+    assert "lib/pkg is a directory of somebody else" in acting.fails().message
+    [attempt] = (acting.root / ".pacball/staging").iterdir()
+    there = (attempt / "tree/lib/pkg").stat()
+    assert (there.st_uid, stat.S_IMODE(there.st_mode)) == (12345, 0o777)
+
+
 def test_access_lists_do_not_stay(acting):
     code = (
         "import os,struct; e=lambda t,p,i: struct.pack('<HHI',t,p,i); n=0xffffffff; "

@@ -80,6 +80,8 @@ class Harvest:
             with contextlib.suppress(NotADirectoryError, FileNotFoundError):
                 try:
                     self._take_place(place, directories.open(place.entry))
+                except Refused as error:
+                    self.faults.add(place.path or ".", error.message)
                 except OSError as error:
                     if error.errno != errno.ELOOP:
                         raise
@@ -105,7 +107,11 @@ class Harvest:
                 self._take_own(directory, name, place, own[name])
 
     def _take_directory(self, directory: int) -> None:
+        """Raises Refused for one that a command put there, and that was never its user's: it may be closed to all others."""
         status = os.fstat(directory)
+        theirs = not self._foreign or status.st_uid == self._user.uid
+        if not theirs and (status.st_dev, status.st_ino) not in self._places.made:
+            raise Refused("is a directory of somebody else")
         if (status.st_uid, status.st_gid) != self._owner:
             os.fchown(directory, *self._owner)
         for acl in _ACLS:

@@ -41,11 +41,15 @@ class Place:
 
 @dataclass
 class Places:
-    """All places of one tree. `writable`: the opened directories, made ones among them, as paths from the top."""
+    """All places of one tree. `writable`: the opened directories, made ones among them, as paths from the top.
+
+    `made`: device and inode of the directories that were made.
+    """
 
     patterns: Patterns
     places: list[Place]
     writable: list[str] = field(default_factory=list)
+    made: set[tuple[int, int]] = field(default_factory=set)
 
     def exposed(self, paths: Paths) -> set[int]:
         """The release's directories in which, and below which, something is opened, as entry numbers."""
@@ -112,6 +116,8 @@ def _make(places: Places, above: int, name: str, path: str, states: States, user
     made = os.open(name, DIRECTORY_FLAGS, dir_fd=above)
     try:
         os.fchmod(made, DIRECTORY_MODE)
+        status = os.fstat(made)
+        places.made.add((status.st_dev, status.st_ino))
         if places.patterns.holds(states) or places.patterns.free(states):
             _open(places, made, path, user)
             return
