@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import shutil
 import signal
 
 import pytest
@@ -59,6 +60,32 @@ def test_what_an_interrupted_installation_left_gets_the_owner_too(origin, site, 
     assert site.ok("install", OLD, *command, "--owner", "nobody")["bytes_reused"] > 0
     assert owners(root / "releases" / OLD) == {(USER.pw_uid, USER.pw_gid)}
     trees.assert_same(root / "releases" / OLD, origin.old)
+
+
+def test_a_repair_gives_nothing_away_that_is_closed(origin, site, root, command):
+    """What somebody else's directory or file came to stand in a tree that its owner may rearrange stays as closed as it was."""
+    site.ok("install", OLD, *command, "--owner", "nobody")
+    top = root / "releases" / OLD
+    first, second = sorted(path for path in top.rglob("*") if path.is_file() and not path.is_symlink())[:2]
+    directory = next(
+        path for path in top.iterdir() if path.is_dir() and any(path.iterdir()) and path not in first.parents
+    )
+    shutil.rmtree(directory)
+    directory.mkdir(mode=0o700)
+    (directory / "secret").write_text("secret")
+    content = first.read_bytes()
+    first.unlink()
+    first.write_bytes(content)
+    first.chmod(0o600)
+    os.chmod(second, 0o600)
+    with open(first, "rb") as held:
+        site.ok("verify", OLD, "--repair", *command)
+        assert (os.fstat(held.fileno()).st_uid, os.fstat(held.fileno()).st_mode & 0o777) == (0, 0o600)
+    assert owners(top) == {(USER.pw_uid, USER.pw_gid)}
+    trees.assert_same(top, origin.old)
+    [aside] = (root / ".pacball/aside").iterdir()
+    assert (aside.stat().st_uid, aside.stat().st_mode & 0o777) == (0, 0o700)
+    assert (aside / "secret").stat().st_uid == 0
 
 
 def test_only_root_gives_files_away(origin, site):

@@ -114,6 +114,21 @@ def test_a_place_that_was_replaced_by_a_link_is_not_opened(go, place):
     assert list(outside.iterdir()) == []
 
 
+@pytest.mark.parametrize("version", sorted({0, VERSION}))
+@pytest.mark.parametrize("what", ["directory", "scratch"])
+def test_what_stands_in_the_place_of_a_directory_is_not_used(go, place, what, version):
+    """Who owns a directory above it may exchange it: neither is a program of theirs run, nor may anything be written there."""
+    path = place / {"directory": "tree", "scratch": "scratch"}[what]
+    meant = (path.stat().st_dev, path.stat().st_ino)
+    assert go("true", version=version, **{f"{what}_is": meant})[0].passed
+    path.rename(place / "moved")
+    path.symlink_to(place / "other")
+    (place / "other/open").mkdir(parents=True)
+    ended, _ = go("touch open/ran $TMPDIR/ran", version=version, **{f"{what}_is": meant})
+    assert (ended.passed, ended.not_started) == (False, f"it was replaced: {path}")
+    assert not list(place.rglob("ran"))
+
+
 def test_limits(go):
     ended, output = go("ulimit -c; ulimit -n; ulimit -f")
     assert ended.passed

@@ -47,7 +47,8 @@ class Order:
     """What to run, where, and within what bounds.
 
     `directory`: absolute; where the command starts, and where `writable` (directories below it) are. `scratch`: a directory of
-    the command's own. `landlock`: the kernel's version of it that is to be used, 0 for none.
+    the command's own. `directory_is` and `scratch_is`: device and inode that these two must have, where that is known: somebody
+    else may own a directory above them. `landlock`: the kernel's version of it that is to be used, 0 for none.
     """
 
     argv: tuple[str, ...]
@@ -60,6 +61,8 @@ class Order:
     landlock: int = field(default_factory=landlock.version)
     grace_seconds: float = GRACE_SECONDS
     log_bytes: int = LOG_BYTES
+    directory_is: tuple[int, int] | None = None
+    scratch_is: tuple[int, int] | None = None
 
     def encode(self, log: int) -> bytes:
         """One line for the warden; `log` is the descriptor that the output goes to."""

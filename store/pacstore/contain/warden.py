@@ -232,6 +232,7 @@ def _become(order: dict[str, Any], output: int, failing: int, *, warden: int) ->
             landlock.restrict(rules)
         os.umask(0o022)
         os.chdir(order["directory"])
+        _check(".", order, "directory")
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
@@ -255,6 +256,7 @@ def _bound(limits: dict[str, int]) -> None:
 def _rules(order: dict[str, Any]) -> int | None:
     """The rules for the kernel: where the command may write; None where the kernel does not know such rules."""
     if not order["landlock"]:
+        _check(order["scratch"], order, "scratch")
         return None
     return landlock.ruleset(_grants(order), interface=order["landlock"])
 
@@ -262,14 +264,24 @@ def _rules(order: dict[str, Any]) -> int | None:
 def _grants(order: dict[str, Any]) -> Iterator[tuple[int, int]]:
     """Open directories and devices with the rights to them, one at a time, so that few are open."""
     tree = os.open(order["directory"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    _check(tree, order, "directory")
     for path in order["writable"]:
         # What an earlier command removed, or replaced, cannot be written to.
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             yield from _granted(_beneath(tree, path), landlock.TREE)
-    yield from _granted(os.open(order["scratch"], os.O_PATH | os.O_CLOEXEC), landlock.SCRATCH)
+    scratch = os.open(order["scratch"], os.O_PATH | os.O_CLOEXEC)
+    _check(scratch, order, "scratch")
+    yield from _granted(scratch, landlock.SCRATCH)
     for name in _DEVICES:
         with contextlib.suppress(OSError):
             yield from _granted(os.open(f"/dev/{name}", os.O_PATH | os.O_CLOEXEC), landlock.CONTENT)
+
+
+def _check(at: int | str, order: dict[str, Any], what: str) -> None:
+    """Raise OSError if something else than was meant has its path by now."""
+    found = os.stat(at)
+    if order[f"{what}_is"] not in (None, [found.st_dev, found.st_ino]):
+        raise OSError(errno.ESTALE, "it was replaced", order[what])
 
 
 def _granted(descriptor: int, rights: int) -> Iterator[tuple[int, int]]:

@@ -60,13 +60,19 @@ class Ran:
 
 @dataclass(frozen=True)
 class Site:
-    """Where commands of a release run: in `tree`, which is or will be `prefix`; `scratch` is for themselves. All absolute."""
+    """Where commands of a release run: in `tree`, which is or will be `prefix`; `scratch` is for themselves. All absolute.
+
+    `top` is the tree, open, and `attempt` the directory that holds the scratch: what commands get must be these, whatever the
+    paths lead to.
+    """
 
     root: Root
     release: Release
     tree: Path
     prefix: Path
     scratch: Path
+    top: int
+    attempt: int
 
     def environment(self, user: User) -> dict[str, str]:
         """All that commands find in their environment."""
@@ -152,7 +158,8 @@ class Commands:
             argv=argv, directory=str(site.tree), environment=site.environment(user), user=user,
             timeout_seconds=command.timeout_seconds, writable=tuple(writable), scratch=str(site.scratch),
             landlock=self._options.landlock, grace_seconds=self._options.grace_seconds,
-            log_bytes=self._options.log_bytes,
+            log_bytes=self._options.log_bytes, directory_is=_inode(os.fstat(site.top)),
+            scratch_is=_inode(os.stat(SCRATCH, dir_fd=site.attempt, follow_symlinks=False)),
         )  # fmt: skip
         ended = run(order, log.descriptor, started=started)
         self._tell(command, ended, log)
@@ -178,6 +185,10 @@ class Commands:
             notes.append(f"{ended.stuck} of its processes cannot be ended")
             warn(f"{command.name}: {notes[-1]}: look for them, and for a file system that does not answer")
         log.say(*notes)
+
+
+def _inode(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
 
 
 @dataclass(frozen=True)
@@ -210,7 +221,8 @@ class Actions:
         self._progress = progress
         above = Path(os.path.abspath(root.path))
         staging = above / PRIVATE / "staging" / attempt.name
-        site = Site(root, release, staging / TREE, above / "releases" / str(release), staging / SCRATCH)
+        prefix = above / "releases" / str(release)
+        site = Site(root, release, staging / TREE, prefix, staging / SCRATCH, attempt.top, attempt.directory)
         self._commands = Commands(site, options, progress, now)
 
     def run(self, paths: Paths, attributes: Attributes, declared: Declaration) -> Acted:

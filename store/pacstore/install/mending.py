@@ -45,6 +45,7 @@ class Mending:
     owner: tuple[int, int] | None
     aside: list[str] = field(default_factory=list)
     _touched: set[int] = field(default_factory=set)
+    _emptied: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._tree = Directories(self.top, self.paths, limit=64)
@@ -102,11 +103,23 @@ class Mending:
                 os.utime(temporary, (time, time), dir_fd=directory, follow_symlinks=False)
             self._put(entry, temporary, directory)
 
-    def restore_attributes(self, entry: int, links: int = 1) -> None:
-        """Set mode and owner of the file or directory `entry`, TOP for the top; a file has at most so many `links`.
+    def would_tell(self, found: os.stat_result) -> bool:
+        """Whether to give this away and open it could tell a secret: it is closed, and of somebody else than its owner to be.
 
-        Whatever else has come into its place meanwhile is not touched.
+        Whom a release was given to can move there what they may move, but not read.
         """
+        closed = found.st_mode & 0o044 != 0o044
+        return closed and self.owner is not None and found.st_uid != self.owner[0]
+
+    def restore_attributes(self, entry: int, links: int = 1, inode: tuple[int, int] | None = None) -> None:
+        """Set mode and owner of the file or directory `entry`, TOP for the top.
+
+        A file has at most so many `links`, and is the `inode` that was verified, where that is given. Whatever else has come
+        into its place meanwhile is not touched; a directory that it would tell of is set aside, and made anew.
+        """
+        if entry != TOP and int(self.paths.parents[entry]) in self._emptied:
+            self._emptied.add(entry)
+            return
         kind = EntryKind.DIRECTORY if entry == TOP else EntryKind(int(self.paths.tree.kinds[entry]))
         with self._at(entry):
             if entry == TOP:
@@ -117,11 +130,18 @@ class Mending:
             try:
                 found = os.fstat(descriptor)
                 same = stat.S_ISREG(found.st_mode) and found.st_nlink <= links
+                same = same and inode in (None, (found.st_dev, found.st_ino))
                 if not (stat.S_ISDIR(found.st_mode) if kind is EntryKind.DIRECTORY else same):
                     raise OSError(errno.ESTALE, "it was replaced meanwhile")
-                self._restore(descriptor, kind, entry)
+                if not self.would_tell(found):
+                    self._restore(descriptor, kind, entry)
+                    return
+                if kind is not EntryKind.DIRECTORY:
+                    raise OSError(errno.ESTALE, "it was closed meanwhile")
             finally:
                 os.close(descriptor)
+        self.make_directory(entry)
+        self._emptied.add(entry)
 
     def _restore(self, descriptor: int, kind: EntryKind, entry: int) -> None:
         # By way of /proc, since a file may be such that it cannot be opened for anything else.

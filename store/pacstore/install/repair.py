@@ -249,7 +249,7 @@ class _Work:
                     session.root, self._record, session.progress, session.known, workers=session.options.workers
                 )
                 wrong = [one for one in again.findings if not self._is_left(one) and one.fault is not Fault.EXTRA]
-            broken, damaged = self._broken(wrong)
+            broken, damaged = self._broken(mending, wrong)
             groups = list(self._groups(wrong, broken))
             wanted = broken.copy()
             for origin, members in groups:
@@ -317,10 +317,11 @@ class _Work:
             mending.restore_attributes(TOP if entry == NO_ENTRY else entry)
         return bool(entries)
 
-    def _broken(self, wrong: list[Finding]) -> tuple[Flags, Flags]:
+    def _broken(self, mending: Mending, wrong: list[Finding]) -> tuple[Flags, Flags]:
         """The files that must be replaced; and of them those whose content is not as it was.
 
-        A file with a wrong mode or owner that has links elsewhere is replaced, not written to: nobody knows whose they are.
+        A file with a wrong mode or owner that has links elsewhere is replaced, not written to: nobody knows whose they are. So
+        is one that is closed and of somebody else.
         """
         broken = np.zeros(self._manifest.tree.files, dtype=bool)
         damaged = broken.copy()
@@ -331,21 +332,19 @@ class _Work:
             file = int(self._file_numbers[one.entry])
             if one.fault in _CONTENT:
                 broken[file] = damaged[file] = True
-            elif one.fault in _ATTRIBUTES and self._links(one) > group_sizes.get(one.entry, 1):
-                broken[file] = True
+            elif one.fault in _ATTRIBUTES and one.inode is not None:
+                found = self._status(one.entry)
+                broken[file] |= found.st_nlink > group_sizes.get(one.entry, 1) or mending.would_tell(found)
         return broken, damaged
 
     def _group_sizes(self) -> dict[int, int]:
         return {entry: len(group) for group in self._attributes.groups() for entry in group}
 
-    def _links(self, one: Finding) -> int:
-        """How many links the file of a finding has now."""
-        if one.inode is None:
-            return 1
-        path = self._paths.path(one.entry)
-        above, _, name = path.rpartition(b"/")
+    def _status(self, entry: int) -> os.stat_result:
+        """What a file is now."""
+        above, _, name = self._paths.path(entry).rpartition(b"/")
         with _opened(self._session.root, self._release, above) as directory:
-            return os.stat(name, dir_fd=directory, follow_symlinks=False).st_nlink
+            return os.stat(name, dir_fd=directory, follow_symlinks=False)
 
     def _groups(self, wrong: list[Finding], broken: Flags) -> Iterator[tuple[int, list[int]]]:
         """For each hard-link group with something wrong: the member that the others are to be linked to, and these."""
@@ -365,7 +364,7 @@ class _Work:
         """Make directories and symbolic links, and give files their mode and owner back, where nothing else is wrong."""
         targets = dict(self._paths.symlinks()) if any(self._kind(o.entry) is EntryKind.SYMLINK for o in wrong) else {}
         done: set[int] = set()
-        broken, _ = self._broken(wrong)
+        broken, _ = self._broken(mending, wrong)
         group_sizes = self._group_sizes()
         for one in sorted(wrong, key=lambda one: one.entry):
             kind = self._kind(one.entry)
@@ -376,7 +375,7 @@ class _Work:
             elif kind is EntryKind.DIRECTORY and one.fault in _CONTENT:
                 mending.make_directory(one.entry)
             elif kind.is_file and one.fault in _ATTRIBUTES and not broken[self._file_numbers[one.entry]]:
-                mending.restore_attributes(one.entry, group_sizes.get(one.entry, 1))
+                mending.restore_attributes(one.entry, group_sizes.get(one.entry, 1), one.inode)
             else:
                 continue
             done.add(one.entry)

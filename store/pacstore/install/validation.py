@@ -121,7 +121,8 @@ def _validate(
     paths = Paths(manifest.tree)
     try:
         before = _snapshot(paths, top)
-        site = Site(root, release, tree, tree, above / PRIVATE / "staging" / attempt.name / SCRATCH)
+        scratch = above / PRIVATE / "staging" / attempt.name / SCRATCH
+        site = Site(root, release, tree, tree, scratch, top, attempt.directory)
         with signs_of_life(attempt.sign), passage(root, attempt.directory, options.user):
             ran = Commands(site, options, progress, now).run(
                 "validate", declared.validate, writable=(), to_the_end=True
