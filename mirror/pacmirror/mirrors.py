@@ -53,7 +53,8 @@ class MirrorList:
         """
         names = [part.name for part in parts]
         if not parts or len(set(names)) < len(names):
-            raise Refused("names the same source twice" if parts else "names no source", place=", ".join(names))
+            message = "the same source is named twice" if parts else "no source is named"
+            raise Refused(message, place=", ".join(names), hint="name each source once")
         self._parts: list[Part] = [_Examined(part, examine) for part in parts] if examine is not None else [*parts]
         self._members = [Member(part, limits or MirrorLimits(), throttle) for part in self._parts]
         self._givers: OrderedDict[PackRange | str, Member] = OrderedDict()

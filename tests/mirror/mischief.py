@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -39,6 +40,7 @@ class Mirror:
     bytes_sent: int = 0
     largest_sum: int = 0
     stopped: threading.Event = field(default_factory=threading.Event)
+    connections: set[socket.socket] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _free_at: float = 0.0
 
@@ -61,6 +63,15 @@ class Mirror:
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     mirror: Mirror
+
+    def setup(self) -> None:
+        super().setup()
+        self.mirror.connections.add(self.connection)
+
+    def finish(self) -> None:
+        self.mirror.connections.discard(self.connection)
+        with contextlib.suppress(OSError):
+            super().finish()
 
     def do_GET(self) -> None:
         request = self._request()
@@ -227,8 +238,7 @@ def serving(
     mirror = Mirror(files, fault, bytes_per_second)
     handler = type("Bound", (Handler,), {"mirror": mirror})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    server.block_on_close = False
+    server.daemon_threads = False  # so that nothing is left open when the block has ended
     server.handle_error = lambda *_: None  # clients that go away
     mirror.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -239,4 +249,7 @@ def serving(
         mirror.stopped.set()
         server.shutdown()
         thread.join()
+        for connection in list(mirror.connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         server.server_close()

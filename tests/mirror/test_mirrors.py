@@ -60,7 +60,7 @@ def test_it_is_all_that_a_source_of_several_parts_may_be():
 
 
 def test_no_source_and_one_twice():
-    with pytest.raises(Refused, match="no source"):
+    with pytest.raises(Refused, match="no source is named"):
         MirrorList([])
     with serving(FILES) as mirror, pytest.raises(Refused, match="twice"):
         join(mirror, mirror)
