@@ -187,8 +187,8 @@ def plan(
 
 def _free_above(root: Path, options: InstallOptions) -> Free:
     """What is free where `root` would be made. Raises Unavailable or Refused as making it would."""
-    place = root if root.exists() else root.parent
     with disk_at(str(root)):
+        place = root if root.exists() else root.parent
         try:
             directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError as error:

@@ -57,21 +57,27 @@ class Mending:
         self._staged.close()
 
     def make_directory(self, entry: int) -> None:
-        """Make the directory `entry`, whatever is in its place."""
+        """Make the directory `entry`, whatever is in its place; what another repair made just now, and filled, stays."""
         parent, name = self._place(entry)
         with self._at(entry):
-            with contextlib.suppress(FileExistsError):
+            try:
                 os.mkdir(name, DIRECTORY_MODE, dir_fd=parent)
-            # Another repair may have made it just now, and filled it.
-            if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-                self._set_aside(entry)
-                with contextlib.suppress(FileExistsError):
+                is_new = True
+            except FileExistsError:
+                is_new = not self._may_stay(os.stat(name, dir_fd=parent, follow_symlinks=False))
+                if is_new:
+                    self._set_aside(entry)
                     os.mkdir(name, DIRECTORY_MODE, dir_fd=parent)
             made = self._tree.open(entry)
+            if not is_new and not self._may_stay(os.fstat(made)):
+                raise OSError(errno.ESTALE, "it was replaced meanwhile")
             os.fchmod(made, DIRECTORY_MODE)
             if self.owner is not None:
                 os.fchown(made, *self.owner)
         self._touched |= {entry, int(self.paths.parents[entry])}
+
+    def _may_stay(self, found: os.stat_result) -> bool:
+        return stat.S_ISDIR(found.st_mode) and not self.would_tell(found)
 
     def put_file(self, entry: int) -> None:
         """Put the file `entry` of the staging tree in its place."""

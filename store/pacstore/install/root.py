@@ -85,8 +85,9 @@ class Root:
 
     @staticmethod
     def exists(path: Path) -> bool:
-        """Whether something was ever installed under `path`."""
-        return (path / PRIVATE / "manifests").is_dir()
+        """Whether something was ever installed under `path`. Raises Unavailable where that cannot be found out."""
+        with disk_at(str(path)):
+            return (path / PRIVATE / "manifests").is_dir()
 
     def _hold(self, parent: int, name: str, mode: int) -> int:
         descriptor = make_directory(parent, name, mode)

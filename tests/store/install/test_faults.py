@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from pacstore.errors import Corrupt, NotFound, Refused, TooLarge, Unavailable
-from pacstore.install import Free, InstallOptions
+from pacstore.install import Free, InstallOptions, plan
 from pacstore.install.crew import Crew
 from pacstore.install.verify import verify
 from pacstore.install.writeback import writing_back
@@ -229,3 +229,8 @@ def test_who_was_killed_before_the_history_had_its_line_writes_it_next_time(worl
     assert json.loads(history.read_text()) == json.loads(lines.splitlines()[0])
     put(entry, FakeSource(world), root)
     assert len(history.read_text().splitlines()) == 1
+
+
+def test_a_root_that_cannot_be_looked_at_says_so_when_only_planning(entry, source, tmp_path):
+    with pytest.raises(Unavailable, match="File name too long"):
+        plan(entry, source=source, root=tmp_path / ("long" * 100), progress=Notes())
