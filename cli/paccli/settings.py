@@ -166,6 +166,7 @@ KEYS = (
     Key("install.owner", "owner", _text),
 )
 _TOKENS = "tokens"
+_URLS = ("sources", "proxy.http", "proxy.https")
 _BY_NAME = {key.name: key for key in KEYS}
 _SECTIONS = {key.name.partition(".")[0] for key in KEYS if "." in key.name} | {_TOKENS}
 _OLD = {"source": "sources"}
@@ -269,7 +270,7 @@ def _kind(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return f"'{printable(value[:100])}'"
+        return f"'{printable(str(_public(value))[:100])}'"
     if isinstance(value, int | float):
         return printable(str(value)[:100])
     return _KINDS.get(type(value), f"a {type(value).__name__}")
@@ -286,15 +287,23 @@ class Shown:
 
 def shown(settings: Settings) -> list[Shown]:
     """Every setting, and where it comes from. Of tokens only the files are known here."""
-    found = [Shown(key.name, _public(getattr(settings, key.field)), settings.origin(key.name)) for key in KEYS]
-    tokens = [(f"{_TOKENS}.{base_url}", file) for base_url, file in settings.tokens.items()]
-    return [*found, *(Shown(key, file, settings.origin(key)) for key, file in tokens)]
+    values = {key.name: getattr(settings, key.field) for key in KEYS}
+    values |= {name: _public(values[name]) for name in _URLS}
+    found = [Shown(name, value, settings.origin(name)) for name, value in values.items()]
+    for base_url, file in settings.tokens.items():
+        found.append(Shown(f"{_TOKENS}.{_public(base_url)}", file, settings.origin(f"{_TOKENS}.{base_url}")))
+    return found
 
 
 def _public(value: object) -> object:
-    """`value`, with the password of a proxy left out."""
-    if isinstance(value, str) and "@" in value:
-        before, _, host = value.rpartition("@")
-        scheme, separator, user = before.rpartition("//")
-        return f"{scheme}{separator}{user.partition(':')[0]}:***@{host}"
-    return value
+    """`value`, with the password left out that a URL has, of a proxy or, by mistake, of a source."""
+    if isinstance(value, tuple):
+        return tuple(map(_public, value))
+    if not isinstance(value, str) or (value.startswith(("/", "~", ".")) and "://" not in value):
+        return value
+    scheme, separator, rest = ("", "", value) if "://" not in value else value.partition("://")
+    before, at, host = rest.rpartition("@")
+    user, colon, _ = before.partition(":")
+    if not at or ("/" in before and not colon):
+        return value
+    return f"{scheme}{separator}{user + colon if colon else ''}***@{host}"

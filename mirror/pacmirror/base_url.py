@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 
 from yarl import URL
 
@@ -19,12 +20,18 @@ def parse_base_url(text: str) -> str:
     except ValueError:
         url, port = URL(), None
     if url.scheme not in ("http", "https") or not url.host or not port or not text.isprintable():
-        raise Refused("is not an http or https URL", place=printable(text[:200]), hint=_EXAMPLE)
+        raise Refused("is not an http or https URL", place=_shown(text), hint=_EXAMPLE)
     if url.user is not None or url.password is not None:
         raise Refused("the base URL may not hold a user or password", place=str(url.origin()), hint=_EXAMPLE)
     if "?" in text or "#" in text:
-        raise Refused("a base URL has no '?' or '#'", place=printable(text[:200]), hint=_EXAMPLE)
+        raise Refused("a base URL has no '?' or '#'", place=_shown(text), hint=_EXAMPLE)
     return str(url).rstrip("/")
+
+
+def _shown(text: str) -> str:
+    """`text` for messages, without what may be secret in it."""
+    public = re.sub(r"//.*@", "//***@", re.split(r"[?#]", text, maxsplit=1)[0], flags=re.DOTALL)
+    return printable(public[:200])
 
 
 def is_loopback(url: URL) -> bool:

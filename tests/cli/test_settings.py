@@ -210,6 +210,34 @@ def test_the_command_shows_what_is_in_force_but_no_password(pacball, system, use
     assert "secret" not in text + json.dumps(result)
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        'sources = ["/opt/a@b", "https://me:secret@mirror.example.org/x"]',
+        'sources = ["https://secret@mirror.example.org/x"]',
+        '[proxy]\nhttps = "http://me:secret//secret@proxy.example.org:3128"',
+        '[proxy]\nhttps = "me:secret@proxy.example.org:3128"',
+        '[tokens]\n"https://me:secret@mirror.example.org" = "token"',
+    ],
+)
+def test_no_password_is_shown_wherever_it_stands(pacball, system, lines):
+    system.write_text(f'{lines}\n[install]\nowner = "me@site.example"\n')
+    text, values = pacball.text("config"), json.dumps(pacball.json("config"))
+    assert "secret" not in text + values
+    assert "***@" in text
+    assert "install.owner = me@site.example " in text
+    assert "/opt/a@b" in text or "/opt" not in lines
+    assert not [line for line in text.splitlines() if "***@" in line and "default" in line]
+
+
+def test_no_password_is_in_what_is_wrong_with_it(pacball, system):
+    system.write_text('[proxy]\nhttps = "http://me:secret@proxy.example.org\\n"\n')
+    done = pacball.run("config")
+    assert done.exit_code == 7
+    assert "***@proxy.example.org" in done.output
+    assert "secret" not in done.output
+
+
 def test_install_and_list_take_what_is_configured(pacball, system, store, tmp_path):
     system.write_text(f'sources = ["{store}"]\nroot = "{tmp_path / "root"}"\n')
     assert len(pacball.json("list")["releases"]) == 2

@@ -196,6 +196,24 @@ def test_base_urls():
 @pytest.mark.parametrize(
     "text",
     [
+        "ftp://me:secret@mirror.example/x",
+        "https://me:secret@mirror.example/x",
+        "https://me:secret/@mirror.example:0/x",
+        "https://mirror.example/x?token=secret",
+        "https://mirror.example/x#secret",
+        "https://me:secret@mirror.example/\n",
+    ],
+)
+def test_a_wrong_base_url_is_named_without_its_secrets(text):
+    with pytest.raises(Refused) as caught:
+        parse_base_url(text)
+    assert "mirror.example" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         "",
         "mirror.example",
         "ftp://x/",

@@ -18,10 +18,12 @@ from pacstore.document import Numbers
 from pacstore.errors import printable
 from pacstore.install.directories import open_directory
 from pacstore.install.paths import TOP, Numbers32
-from pacstore.limits import GIB, LIMITS
+from pacstore.limits import GIB, LIMITS, MIB
 
 MOST_ENTRIES = 2_000_000
 """Files and directories that are listed at most."""
+NAME_BYTES = 64 * MIB
+"""How many bytes their names may have together."""
 FILE_BYTES = 1024 * GIB
 """A file of more bytes is passed over: nobody means its holes."""
 
@@ -68,6 +70,11 @@ class Listing:
     @property
     def entries(self) -> int:
         return len(self._parents)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more is listed, for all the memory that it would need."""
+        return len(self._parents) >= MOST_ENTRIES or len(self._names) >= NAME_BYTES
 
     @property
     def parents(self) -> Numbers32:
@@ -136,8 +143,8 @@ def list_files(top: int, skipped: Skipped) -> Listing:
                 os.close(descriptor)
         except OSError as error:
             skipped.add(path, error.strerror or "cannot be read")
-        if listing.entries >= MOST_ENTRIES:
-            skipped.add(path, f"more than {MOST_ENTRIES:,} files and directories")
+        if listing.is_full:
+            skipped.add(path, f"more than {MOST_ENTRIES:,} files and directories, or {NAME_BYTES >> 20} MiB of names")
             break
     return listing
 
@@ -146,6 +153,8 @@ def _add_directory(listing: Listing, directory: int, descriptor: int, skipped: S
     """Add what an open directory holds; the entry numbers of the directories in it."""
     with os.scandir(descriptor) as found:
         for one in found:
+            if listing.is_full:
+                return
             name = os.fsencode(one.name)
             try:
                 if one.is_dir(follow_symlinks=False):

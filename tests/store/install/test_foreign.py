@@ -162,3 +162,18 @@ def test_every_file_is_found_where_it_is(tmp_path):
     found = {few.path(e).decode(): s for e, s in zip(few.file_entries.tolist(), few.sizes.tolist(), strict=True)}
     assert found == {f"d{n % 7}/e{n % 3}/f{n}": n for n in range(3, 50, 3)}
     assert few.entries < listing.entries
+
+
+@pytest.mark.parametrize(("entries", "name_bytes"), [(10, 1 << 20), (1_000, 50)])
+def test_one_directory_of_very_many_files_takes_bounded_memory(tmp_path, monkeypatch, entries, name_bytes):
+    for number in range(100):
+        (tmp_path / f"{number:05}").write_bytes(b"x")
+    monkeypatch.setattr("pacstore.install.listing.MOST_ENTRIES", entries)
+    monkeypatch.setattr("pacstore.install.listing.NAME_BYTES", name_bytes)
+    top, skipped = os.open(tmp_path, os.O_RDONLY), Skipped()
+    try:
+        assert list_files(top, skipped).entries == 10
+    finally:
+        os.close(top)
+    assert skipped.count == 1
+    assert "MiB of names" in skipped.first
