@@ -14,6 +14,7 @@ from pacstore.install.inventory import InstalledRelease, installed_releases
 from pacstore.install.removal import kept_until, remove_one
 from pacstore.install.root import Root
 from pacstore.install.staging import sweep
+from pacstore.install.timeline import Timeline
 from pacstore.install.trash import Trash
 from pacstore.progress import Progress
 from pacstore.release import Release
@@ -71,6 +72,7 @@ def prune(
     """
     started = now()
     with disk_at(str(root)), Root.existing(root) as opened:
+        before = Timeline.of(opened.history()) if grace_seconds > 0 else None
         judged = list(_judge(_chosen(opened, project, platform), keep, grace_seconds, started))
         if dry_run:
             return Pruned(tuple(judged), 0, 0)
@@ -79,7 +81,10 @@ def prune(
             doomed = [one for one in judged if one.reason is Reason.REMOVED]
             progress.begin("removing", sum(one.bytes_freed for one in doomed))
             judged = [
-                _removed(opened, trash, one, now, progress) if one.reason is Reason.REMOVED else one for one in judged
+                _removed(opened, trash, one, now, progress, before, grace_seconds)
+                if one.reason is Reason.REMOVED
+                else one
+                for one in judged
             ]
         attempts = sweep(opened, kept_seconds=grace_seconds)
     return Pruned(tuple(judged), attempts, swept)
@@ -121,9 +126,19 @@ def _judge(installed: list[InstalledRelease], keep: int, grace_seconds: float, n
                 yield Judged(one.release, Reason.REMOVED, bytes_freed=one.bytes_total or 0)
 
 
-def _removed(root: Root, trash: Trash, judged: Judged, now: Clock, progress: Progress) -> Judged:
+def _removed(
+    root: Root,
+    trash: Trash,
+    judged: Judged,
+    now: Clock,
+    progress: Progress,
+    before: Timeline | None,
+    grace_seconds: float,
+) -> Judged:
     try:
-        removed = remove_one(root, trash, judged.release, now, progress.advance)
+        removed = remove_one(root, trash, judged.release, now, progress.advance, before=before)
     except Refused:
-        return Judged(judged.release, Reason.CURRENT)
+        if root.leading_to(judged.release):
+            return Judged(judged.release, Reason.CURRENT)
+        return Judged(judged.release, Reason.GRACE, now() + grace_seconds)
     return replace(judged, bytes_freed=removed.bytes_freed if removed is not None else 0)

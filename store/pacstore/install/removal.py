@@ -16,6 +16,7 @@ from pacstore.install.disk import disk_at
 from pacstore.install.history import EventKind
 from pacstore.install.inventory import InstalledRelease, installed_releases
 from pacstore.install.root import Root
+from pacstore.install.timeline import Timeline
 from pacstore.install.trash import Trash
 from pacstore.progress import Progress
 from pacstore.release import Release
@@ -56,13 +57,17 @@ def remove(
     """
     with disk_at(str(root)), Root.existing(root) as opened, Trash(opened) as trash:
         swept = trash.sweep()
+        before = Timeline.of(opened.history()) if grace_seconds > 0 else None
         installed = {one.release: one for one in installed_releases(opened)}
         for release in releases:
             if release not in installed:
                 raise NotFound("is not installed", place=str(release), hint="pacball releases shows what is")
             check_removable(opened, installed[release], grace_seconds=grace_seconds, now=now())
         progress.begin("removing", sum(installed[release].bytes_total or 0 for release in set(releases)))
-        removed = [remove_one(opened, trash, release, now, progress.advance) for release in dict.fromkeys(releases)]
+        removed = [
+            remove_one(opened, trash, release, now, progress.advance, before=before)
+            for release in dict.fromkeys(releases)
+        ]
     return Removal(tuple(one for one in removed if one is not None), swept.bytes)
 
 
@@ -100,10 +105,13 @@ def kept_until(installed: InstalledRelease, grace_seconds: float) -> float:
     return installed.latest + grace_seconds
 
 
-def remove_one(root: Root, trash: Trash, release: Release, now: Clock, told: Callable[[int], None]) -> Removed | None:
+def remove_one(
+    root: Root, trash: Trash, release: Release, now: Clock, told: Callable[[int], None], *, before: Timeline | None
+) -> Removed | None:
     """Remove a release that is not current; None where another does it at the same time.
 
-    Raises Refused if it has become current meanwhile, OSError.
+    `before`: what the history said when its grace was judged; None where it has none. Raises Refused if it has become current
+    meanwhile, even if it no longer is, OSError.
     """
     try:
         name = trash.take(release)
@@ -111,6 +119,12 @@ def remove_one(root: Root, trash: Trash, release: Release, now: Clock, told: Cal
         return None
     try:
         refuse_current(root, release)
+        if before is not None and Timeline.of(root.history()).past(release) != before.past(release):
+            raise Refused(
+                "was current or installed meanwhile; jobs may still run from it",
+                place=str(release),
+                hint="it is kept for its grace; to remove it now: --grace 0",
+            )
     except BaseException:
         trash.put_back(name)
         raise

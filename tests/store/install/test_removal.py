@@ -10,6 +10,7 @@ import pytest
 
 from pacstore.errors import NotFound, Refused, Unavailable
 from pacstore.install.inventory import take_inventory
+from pacstore.install.pruning import prune
 from pacstore.install.removal import remove
 from pacstore.install.root import Root
 from pacstore.install.staging import this_machine
@@ -414,3 +415,37 @@ def test_one_of_which_the_history_says_only_that_it_was_replaced_has_its_grace(t
     os.utime(three.root / f".pacball/manifests/{THREE}.manifest", (START, START))
     with pytest.raises(Refused, match="0 seconds ago"):
         three.remove(THREE)
+
+
+class Turning(Notes):
+    """While the first release is deleted, the `other` becomes current for a moment."""
+
+    def __init__(self, site, other):
+        super().__init__()
+        self.site = site
+        self.other = other
+        self.turned = False
+
+    def advance(self, count_bytes):
+        if not self.turned:
+            self.turned = True
+            self.site.roll_back(to=self.other)
+            self.site.roll_back(to=THREE)
+
+
+def test_what_was_current_for_a_moment_meanwhile_has_its_grace(three):
+    three.time += 30 * DAY
+    chosen = [Release.parse(name) for name in (ONE, TWO)]
+    with pytest.raises(Refused, match="was current or installed meanwhile"):
+        remove(three.root, chosen, grace_seconds=DAY, now=three.now, progress=Turning(three, TWO))
+    assert three.there() == [TWO, THREE]
+
+
+def test_prune_keeps_what_was_current_for_a_moment_meanwhile(three):
+    three.time += 30 * DAY
+    # The newest goes first.
+    meddling = Turning(three, ONE)
+    done = prune(three.root, keep=0, grace_seconds=DAY, dry_run=False, now=three.now, progress=meddling)
+    found = [(str(one.release), str(one.reason), one.until) for one in done.releases]
+    assert found == [(THREE, "current", None), (TWO, "removed", None), (ONE, "grace", three.time + DAY)]
+    assert three.there() == [ONE, THREE]
