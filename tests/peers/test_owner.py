@@ -62,7 +62,8 @@ def test_what_an_interrupted_installation_left_gets_the_owner_too(origin, site, 
     trees.assert_same(root / "releases" / OLD, origin.old)
 
 
-def test_a_repair_gives_nothing_away_that_is_closed(origin, site, root, command):
+@pytest.mark.parametrize("mode", [0o700, 0o744])
+def test_a_repair_gives_nothing_away_that_is_closed(origin, site, root, command, mode):
     """What somebody else's directory or file came to stand in a tree that its owner may rearrange stays as closed as it was."""
     site.ok("install", OLD, *command, "--owner", "nobody")
     top = root / "releases" / OLD
@@ -71,7 +72,8 @@ def test_a_repair_gives_nothing_away_that_is_closed(origin, site, root, command)
         path for path in top.iterdir() if path.is_dir() and any(path.iterdir()) and path not in first.parents
     )
     shutil.rmtree(directory)
-    directory.mkdir(mode=0o700)
+    directory.mkdir()
+    directory.chmod(mode)
     (directory / "secret").write_text("secret")
     content = first.read_bytes()
     first.unlink()
@@ -84,7 +86,7 @@ def test_a_repair_gives_nothing_away_that_is_closed(origin, site, root, command)
     assert owners(top) == {(USER.pw_uid, USER.pw_gid)}
     trees.assert_same(top, origin.old)
     [aside] = (root / ".pacball/aside").iterdir()
-    assert (aside.stat().st_uid, aside.stat().st_mode & 0o777) == (0, 0o700)
+    assert (aside.stat().st_uid, aside.stat().st_mode & 0o777) == (0, mode)
     assert (aside / "secret").stat().st_uid == 0
 
 

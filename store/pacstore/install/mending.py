@@ -114,7 +114,8 @@ class Mending:
 
         Whom a release was given to can move there what they may move, but not read.
         """
-        closed = found.st_mode & 0o044 != 0o044
+        open_bits = 0o055 if stat.S_ISDIR(found.st_mode) else 0o044
+        closed = found.st_mode & open_bits != open_bits
         return closed and self.owner is not None and found.st_uid != self.owner[0]
 
     def restore_attributes(self, entry: int, links: int = 1, inode: tuple[int, int] | None = None) -> None:
