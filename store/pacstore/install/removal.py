@@ -119,12 +119,8 @@ def remove_one(
         return None
     try:
         refuse_current(root, release)
-        if before is not None and Timeline.of(root.history()).past(release) != before.past(release):
-            raise Refused(
-                "was current or installed meanwhile; jobs may still run from it",
-                place=str(release),
-                hint="it is kept for its grace; to remove it now: --grace 0",
-            )
+        if before is not None:
+            _refuse_used(root, release, before)
     except BaseException:
         trash.put_back(name)
         raise
@@ -133,6 +129,16 @@ def remove_one(
     if not root.occupied(release):
         root.remember(EventKind.REMOVE, release, time=now(), values={"bytes_freed": freed.bytes})
     return Removed(release, freed.bytes, freed.files)
+
+
+def _refuse_used(root: Root, release: Release, before: Timeline) -> None:
+    """Raise Refused for a release of which the history says more than `before`."""
+    if Timeline.of(root.history()).past(release) != before.past(release):
+        raise Refused(
+            "was current or installed meanwhile; jobs may still run from it",
+            place=str(release),
+            hint="it is kept for its grace; to remove it now: --grace 0",
+        )
 
 
 def _date(seconds: float) -> str:
