@@ -88,7 +88,7 @@ def install(
         name = Release.parse(release)
         settings = load_settings()
         options = InstallOptions(
-            owner=find_owner(owner or settings.owner),
+            owner=find_owner(settings.owner if owner is None else owner),
             switch=switch,
             seed_directories=find_seed_directories(seed, settings),
             share=find_share(share, settings),
