@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from dataclasses import dataclass
@@ -88,7 +89,11 @@ def installed_releases(root: Root) -> list[InstalledRelease]:
     """Every release that is installed, by name. Raises OSError."""
     timeline = Timeline.of(root.history())
     current = {name for _, _, name in root.lines()}
-    return [_installed(root, release, timeline.past(release), current) for release in root.installed()]
+    found = []
+    for release in root.installed():
+        with contextlib.suppress(FileNotFoundError):  # it was removed just now
+            found.append(_installed(root, release, timeline.past(release), current))
+    return found
 
 
 def _installed(root: Root, release: Release, past: Past, current: set[str]) -> InstalledRelease:

@@ -449,3 +449,15 @@ def test_prune_keeps_what_was_current_for_a_moment_meanwhile(three):
     found = [(str(one.release), str(one.reason), one.until) for one in done.releases]
     assert found == [(THREE, "current", None), (TWO, "removed", None), (ONE, "grace", three.time + DAY)]
     assert three.there() == [ONE, THREE]
+
+
+def test_one_that_is_removed_while_all_are_listed_is_passed_over(three, monkeypatch):
+    installed = Root.installed
+
+    def removed_meanwhile(root):
+        found = installed(root)
+        (three.root / f".pacball/manifests/{ONE}.manifest").unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(Root, "installed", removed_meanwhile)
+    assert [str(one.release) for one in take_inventory(three.root).releases] == [TWO, THREE]
