@@ -16,8 +16,8 @@ import pytest
 from pacstore.contain import landlock
 from pacstore.contain.running import User
 from pacstore.errors import ActionFailed
+from pacstore.install.actions.validation import validate
 from pacstore.install.options import Share
-from pacstore.install.validation import validate
 from pacstore.release import Release
 from tests.store.install.acting import Acting, declaration
 from tests.store.install.world import NAME, NEXT, look

@@ -8,7 +8,7 @@ import pytest
 from pacstore.errors import Refused
 from pacstore.install import install, plan
 from pacstore.install.trust import Mode, Trust
-from pacstore.install.verify import verify
+from pacstore.install.upkeep.verify import verify
 from pacstore.progress import Silent
 from pacstore.release import Release
 from pacstore.storage import DocumentKind, document_path

@@ -9,7 +9,7 @@ from paccli.options import ActionsAs, Json, Progressing, ProgressMode, Quiet, Re
 from paccli.output import Output, fields, reporting
 
 if TYPE_CHECKING:
-    from pacstore.install.validation import Validation
+    from pacstore.install.actions.validation import Validation
 
 
 def validate(
@@ -26,8 +26,8 @@ def validate(
         from paccli.owners import find_user  # noqa: PLC0415
         from paccli.progress import showing  # noqa: PLC0415
         from paccli.settings import install_root  # noqa: PLC0415
+        from pacstore.install.actions.validation import validate as validate_installed  # noqa: PLC0415
         from pacstore.install.options import ActionOptions  # noqa: PLC0415
-        from pacstore.install.validation import validate as validate_installed  # noqa: PLC0415
         from pacstore.release import Release  # noqa: PLC0415
 
         name = Release.parse(release)

@@ -85,7 +85,7 @@ def _examine(
     release: Release | None,
 ) -> None:
     from paccli.examination import Question, examine_all, examine_machine  # noqa: PLC0415
-    from pacstore.install.diagnosis import examine_root  # noqa: PLC0415
+    from pacstore.install.root.diagnosis import examine_root  # noqa: PLC0415
 
     question = Question(settings, trust, release, report.output)
     for finding in examine_machine(settings):

@@ -13,9 +13,9 @@ from paccli.options import Grace, Json, Progressing, ProgressMode, Quiet, RootDi
 from paccli.output import Output, date, fields, reporting, size
 
 if TYPE_CHECKING:
-    from pacstore.install.history import Event
-    from pacstore.install.inventory import InstalledRelease, Inventory
-    from pacstore.install.pruning import Judged
+    from pacstore.install.root.history import Event
+    from pacstore.install.root.inventory import InstalledRelease, Inventory
+    from pacstore.install.upkeep.pruning import Judged
 
 _EVENTS = 10_000
 """How many events are shown at most, the latest."""
@@ -31,9 +31,9 @@ def releases(
     """What is installed under a root, since when, what is current, and what else takes up room there."""
     with reporting(as_json=as_json) as output:
         from paccli.settings import install_root  # noqa: PLC0415
-        from pacstore.install.disk import disk_at  # noqa: PLC0415
-        from pacstore.install.inventory import take_inventory  # noqa: PLC0415
-        from pacstore.install.root import Root  # noqa: PLC0415
+        from pacstore.install.root.inventory import take_inventory  # noqa: PLC0415
+        from pacstore.install.root.layout import Root  # noqa: PLC0415
+        from pacstore.install.tree.disk import disk_at  # noqa: PLC0415
 
         where = install_root(root)
         if history:
@@ -107,7 +107,7 @@ def rollback(
     """Let current lead again to the release that was current before; once more goes further back. Needs no network."""
     with reporting(as_json=as_json) as output:
         from paccli.settings import install_root  # noqa: PLC0415
-        from pacstore.install.rollback import roll_back  # noqa: PLC0415
+        from pacstore.install.upkeep.rollback import roll_back  # noqa: PLC0415
         from pacstore.release import Release  # noqa: PLC0415
 
         target = Release.parse(to) if to is not None else None
@@ -130,7 +130,7 @@ def remove(
         from paccli.commands.housekeeping import seconds_of  # noqa: PLC0415
         from paccli.progress import showing  # noqa: PLC0415
         from paccli.settings import install_root  # noqa: PLC0415
-        from pacstore.install.removal import remove as remove_releases  # noqa: PLC0415
+        from pacstore.install.upkeep.removal import remove as remove_releases  # noqa: PLC0415
         from pacstore.release import Release  # noqa: PLC0415
 
         chosen = [Release.parse(name) for name in names]
@@ -164,7 +164,7 @@ def prune(
         from paccli.commands.housekeeping import seconds_of  # noqa: PLC0415
         from paccli.progress import showing  # noqa: PLC0415
         from paccli.settings import install_root  # noqa: PLC0415
-        from pacstore.install.pruning import prune as prune_releases  # noqa: PLC0415
+        from pacstore.install.upkeep.pruning import prune as prune_releases  # noqa: PLC0415
 
         seconds = seconds_of(grace)
         with showing(output, quiet=quiet) as shown:
@@ -181,7 +181,7 @@ def prune(
 
 
 def _verdict(one: Judged, *, dry_run: bool) -> str:
-    from pacstore.install.pruning import Reason  # noqa: PLC0415
+    from pacstore.install.upkeep.pruning import Reason  # noqa: PLC0415
 
     if one.reason is Reason.REMOVED:
         return (

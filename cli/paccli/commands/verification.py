@@ -27,9 +27,9 @@ from paccli.output import Output, reporting, size
 
 if TYPE_CHECKING:
     from paccli.sources import Opened
-    from pacstore.install.findings import Finding
-    from pacstore.install.repair import Repaired
-    from pacstore.install.verify import Verified
+    from pacstore.install.upkeep.findings import Finding
+    from pacstore.install.upkeep.repair import Repaired
+    from pacstore.install.upkeep.verify import Verified
     from pacstore.release import Release
     from pacstore.source import Source, SourceState
     from pacstore.trust.targets import CatalogRelease
@@ -62,7 +62,7 @@ def verify(
         from paccli.exits import DAMAGED  # noqa: PLC0415
         from paccli.progress import showing  # noqa: PLC0415
         from paccli.settings import install_root, load_settings  # noqa: PLC0415
-        from pacstore.install import verify as verification  # noqa: PLC0415
+        from pacstore.install.upkeep import verify as verification  # noqa: PLC0415
         from pacstore.release import Release  # noqa: PLC0415
 
         chosen = [Release.parse(name) for name in names or []]
@@ -75,7 +75,7 @@ def verify(
         shown = stack.enter_context(showing(output, quiet=quiet, sources=states))
         if repair:
             from pacstore.install.options import InstallOptions  # noqa: PLC0415
-            from pacstore.install.repair import repair as repair_releases  # noqa: PLC0415
+            from pacstore.install.upkeep.repair import repair as repair_releases  # noqa: PLC0415
 
             given = source or load_settings().sources
             supply = _Supply(source, trust, output, stack) if given else None
@@ -133,7 +133,7 @@ class _Supply:
 
 def _print(output: Output, found: Sequence[Verified], repaired: Sequence[Repaired] | None, *, strict: bool) -> bool:
     """Print what was found, and what was done about it; whether all is well now."""
-    from pacstore.install.verify import shared_with  # noqa: PLC0415
+    from pacstore.install.upkeep.verify import shared_with  # noqa: PLC0415
 
     shared = shared_with(found)
     _print_findings(output, found, shared)

@@ -10,24 +10,27 @@ from dataclasses import dataclass
 
 from pacstore.declaration import FILE, Declaration, declares
 from pacstore.errors import ActionFailed, NotFound, PacballError, Refused
-from pacstore.install.actions import Actions, Ran, read_declaration
-from pacstore.install.adoption import Adoption
-from pacstore.install.cleansing import cleanse_ended
-from pacstore.install.copying import Copying
+from pacstore.install.actions.acting import Actions, Ran, read_declaration
+from pacstore.install.actions.cleansing import cleanse_ended
+from pacstore.install.actions.generated import Generated, place_record, settle, stage
 from pacstore.install.crew import Crew
-from pacstore.install.disk import check_owner, disk_at, exchange
 from pacstore.install.documents import Documents, Refresh, fetch_all, fetch_placement, refreshed
 from pacstore.install.downloading import Downloading
-from pacstore.install.generated import Generated, place_record, settle, stage
-from pacstore.install.living import signs_of_life
 from pacstore.install.options import InstallOptions, Share
-from pacstore.install.paths import Paths
 from pacstore.install.plan import Plan, check_space, make_plan
-from pacstore.install.root import PRIVATE, Root
-from pacstore.install.seeds import Seeds
-from pacstore.install.seeking import find_seeds
-from pacstore.install.sharing import Sharing
-from pacstore.install.skeleton import (
+from pacstore.install.root.layout import PRIVATE, Root
+from pacstore.install.root.living import signs_of_life
+from pacstore.install.root.staging import TREE, Attempt, remove_attempt, sweep
+from pacstore.install.root.trash import sweep_trash
+from pacstore.install.seeds.adoption import Adoption
+from pacstore.install.seeds.copying import Copying
+from pacstore.install.seeds.seed import Seeds
+from pacstore.install.seeds.seeking import find_seeds
+from pacstore.install.seeds.sharing import Sharing
+from pacstore.install.tools import Tools
+from pacstore.install.tree.disk import check_owner, disk_at, exchange
+from pacstore.install.tree.paths import Paths
+from pacstore.install.tree.skeleton import (
     check_case,
     finish_directories,
     make_directories,
@@ -35,9 +38,6 @@ from pacstore.install.skeleton import (
     make_hard_links,
     make_symlinks,
 )
-from pacstore.install.staging import TREE, Attempt, remove_attempt, sweep
-from pacstore.install.tools import Tools
-from pacstore.install.trash import sweep_trash
 from pacstore.install.wanted import Wanted
 from pacstore.install.writeback import writing_back
 from pacstore.install.writer import Writer

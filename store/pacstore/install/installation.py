@@ -14,18 +14,18 @@ from pathlib import Path
 
 from pacstore.digest import Digest
 from pacstore.errors import Refused
-from pacstore.install.actions import Ran, declares_actions
+from pacstore.install.actions.acting import Ran, declares_actions
+from pacstore.install.actions.generated import has_record
 from pacstore.install.building import Building
-from pacstore.install.disk import Free, disk_at
 from pacstore.install.documents import Refresh, fetch_all
-from pacstore.install.generated import has_record
-from pacstore.install.history import EventKind
 from pacstore.install.options import DEFAULTS, ActionState, InstallOptions
 from pacstore.install.plan import Plan, make_plan, nothing_to_do
-from pacstore.install.root import Root
-from pacstore.install.seeking import find_seeds
-from pacstore.install.timeline import Timeline
-from pacstore.install.trash import sweep_trash
+from pacstore.install.root.history import EventKind
+from pacstore.install.root.layout import Root
+from pacstore.install.root.timeline import Timeline
+from pacstore.install.root.trash import sweep_trash
+from pacstore.install.seeds.seeking import find_seeds
+from pacstore.install.tree.disk import Free, disk_at
 from pacstore.install.trust import Trust, check_withdrawn, checking_withdrawn
 from pacstore.install.wanted import Wanted
 from pacstore.progress import Progress

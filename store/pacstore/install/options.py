@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pacstore.contain import landlock
 from pacstore.contain.running import GRACE_SECONDS, LOG_BYTES, User
-from pacstore.install.disk import Free, folds_case, free_space
+from pacstore.install.tree.disk import Free, folds_case, free_space
 from pacstore.limits import KIB, MIB
 
 

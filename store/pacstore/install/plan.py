@@ -9,12 +9,12 @@ import numpy as np
 from pacstore.declaration import declares
 from pacstore.digest import Digest
 from pacstore.errors import Unavailable
-from pacstore.install.disk import Free
 from pacstore.install.options import ActionState, InstallOptions
 from pacstore.install.planning import plan_fetch
-from pacstore.install.seeds import Seeds
+from pacstore.install.seeds.seed import Seeds
+from pacstore.install.seeds.wholes import Wholes
+from pacstore.install.tree.disk import Free
 from pacstore.install.wanted import Wanted
-from pacstore.install.wholes import Wholes
 from pacstore.placement import Placement
 from pacstore.release import Release
 from pacstore.trust.targets import CatalogRelease

@@ -10,7 +10,7 @@ import numpy as np
 
 from pacstore.document import Numbers
 from pacstore.install.options import InstallOptions
-from pacstore.install.paths import Numbers32
+from pacstore.install.tree.paths import Numbers32
 from pacstore.install.wanted import Flags, Wanted
 from pacstore.placement import Placement
 from pacstore.source import PackRange

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pacstore.chunker import CHUNKER
-from pacstore.install.directories import Directories
-from pacstore.install.paths import Layout, Paths
-from pacstore.install.seeds import Seed
+from pacstore.install.seeds.seed import Seed
+from pacstore.install.tree.directories import Directories
+from pacstore.install.tree.paths import Layout, Paths
 
 
 class Tools:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pacstore.attributes import Attributes, file_numbers_of
 from pacstore.digest import DIGEST_BYTES
 from pacstore.document import Column8, Column32, Numbers, row_keys, starts
-from pacstore.install.paths import Numbers32
+from pacstore.install.tree.paths import Numbers32
 from pacstore.manifest import Manifest
 
 Flags = NDArray[np.bool_]

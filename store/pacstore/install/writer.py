@@ -18,10 +18,10 @@ from blake3 import blake3
 
 from pacstore.attributes import Attributes
 from pacstore.errors import Corrupt
-from pacstore.install.cloning import clone_file
-from pacstore.install.directories import Directories
-from pacstore.install.disk import failure, write_whole
-from pacstore.install.paths import Paths
+from pacstore.install.tree.cloning import clone_file
+from pacstore.install.tree.directories import Directories
+from pacstore.install.tree.disk import failure, write_whole
+from pacstore.install.tree.paths import Paths
 from pacstore.install.wanted import Batch, Flags, Wanted
 from pacstore.limits import MIB
 from pacstore.tree import EntryKind, Tree

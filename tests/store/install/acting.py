@@ -13,10 +13,10 @@ from pacstore.contain import landlock
 from pacstore.contain.running import User
 from pacstore.errors import ActionFailed
 from pacstore.install import Installed, InstallOptions
-from pacstore.install.generated import Generated, read_generated
+from pacstore.install.actions.generated import Generated, read_generated
 from pacstore.install.options import ActionOptions, Share
-from pacstore.install.root import Root
-from pacstore.install.verify import verify
+from pacstore.install.root.layout import Root
+from pacstore.install.upkeep.verify import verify
 from pacstore.release import Release
 from tests.store.install.world import NAME, FakeSource, Notes, World, noise, put
 

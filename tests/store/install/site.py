@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pacstore.install import Installed, InstallOptions, install
-from pacstore.install.pruning import Pruned, prune
-from pacstore.install.removal import Removal, remove
-from pacstore.install.rollback import RolledBack, roll_back
+from pacstore.install.upkeep.pruning import Pruned, prune
+from pacstore.install.upkeep.removal import Removal, remove
+from pacstore.install.upkeep.rollback import RolledBack, roll_back
 from pacstore.release import Release
 from tests.store.install.world import FakeSource, Notes, World, noise
 

@@ -18,9 +18,9 @@ import pytest
 
 from pacstore.contain import landlock
 from pacstore.errors import ActionFailed, Corrupt
-from pacstore.install.generated import has_record
+from pacstore.install.actions.generated import has_record
 from pacstore.install.options import Share
-from pacstore.install.root import Root
+from pacstore.install.root.layout import Root
 from pacstore.release import Release
 from pacstore.tree import EntryKind
 from tests.store.install.acting import Acting, declaration, make_release
@@ -551,7 +551,7 @@ def test_a_broken_declaration_is_found_before_anything_runs(acting):
 
 
 def test_a_command_that_fills_the_tree(acting, monkeypatch):
-    monkeypatch.setattr("pacstore.install.harvest.PATHS", 10)
+    monkeypatch.setattr("pacstore.install.actions.harvest.PATHS", 10)
     acting.publish(declaration(["var/**"], ["for n in $(seq 20); do touch var/$n; done"]))
     assert "is beyond the 10 paths that may be generated" in acting.fails().message
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pacstore.finding import Finding, Level
-from pacstore.install.diagnosis import examine_root
+from pacstore.install.root.diagnosis import examine_root
 from pacstore.mounts import find_mount
 
 PROBES = ["writable", "case", "symbolic links", "hard links", "modes", "reflink", "openat2"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pacstore.errors import Refused
-from pacstore.install.entrance import make_entrance, open_entrance
+from pacstore.install.root.entrance import make_entrance, open_entrance
 
 ROOT, USER = 0, 1000
 STRANGER = 65534

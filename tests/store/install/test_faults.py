@@ -10,7 +10,7 @@ import pytest
 from pacstore.errors import Corrupt, NotFound, Refused, TooLarge, Unavailable
 from pacstore.install import Free, InstallOptions, plan
 from pacstore.install.crew import Crew
-from pacstore.install.verify import verify
+from pacstore.install.upkeep.verify import verify
 from pacstore.install.writeback import writing_back
 from pacstore.storage import ObjectKind, object_path
 from tests.store.install.world import NAME, FakeSource, Notes, World, look, make_tree, noise, put

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from pacstore.install import InstallOptions, plan
-from pacstore.install.listing import Skipped, list_files
+from pacstore.install.seeds.listing import Skipped, list_files
 from tests.store.install.world import NEXT, FakeSource, Notes, look, noise, put
 
 LINKED = 2 * 1300
@@ -168,8 +168,8 @@ def test_every_file_is_found_where_it_is(tmp_path):
 def test_one_directory_of_very_many_files_takes_bounded_memory(tmp_path, monkeypatch, entries, name_bytes):
     for number in range(100):
         (tmp_path / f"{number:05}").write_bytes(b"x")
-    monkeypatch.setattr("pacstore.install.listing.MOST_ENTRIES", entries)
-    monkeypatch.setattr("pacstore.install.listing.NAME_BYTES", name_bytes)
+    monkeypatch.setattr("pacstore.install.seeds.listing.MOST_ENTRIES", entries)
+    monkeypatch.setattr("pacstore.install.seeds.listing.NAME_BYTES", name_bytes)
     top, skipped = os.open(tmp_path, os.O_RDONLY), Skipped()
     try:
         assert list_files(top, skipped).entries == 10

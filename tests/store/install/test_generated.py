@@ -8,10 +8,10 @@ import pytest
 from pacstore.digest import Digest
 from pacstore.errors import Corrupt, NewerFormat, PacballError, Refused, TooLarge
 from pacstore.globs import Patterns
-from pacstore.install import generated as records
-from pacstore.install.generated import Generated, Made, has_record, place_record, read_generated, stage
-from pacstore.install.root import Root
-from pacstore.install.staging import Attempt, remove_attempt, sweep
+from pacstore.install.actions import generated as records
+from pacstore.install.actions.generated import Generated, Made, has_record, place_record, read_generated, stage
+from pacstore.install.root.layout import Root
+from pacstore.install.root.staging import Attempt, remove_attempt, sweep
 from pacstore.release import Release
 from pacstore.tree import EntryKind
 from tests.store.install.world import NAME

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pacstore.errors import Corrupt
-from pacstore.install.history import LINE_BYTES, NAME, EventKind, append_event, read_events
+from pacstore.install.root.history import LINE_BYTES, NAME, EventKind, append_event, read_events
 from pacstore.release import Release
 
 ONE, TWO = Release.parse("Sample-1.0-any"), Release.parse("Sample-1.1-any")

@@ -9,9 +9,9 @@ import time
 import pytest
 
 from pacstore.errors import PacballError
-from pacstore.install.root import Root
-from pacstore.install.trash import sweep_trash
-from pacstore.install.verify import verify
+from pacstore.install.root.layout import Root
+from pacstore.install.root.trash import sweep_trash
+from pacstore.install.upkeep.verify import verify
 from tests.store.install.moments import moments
 from tests.store.install.site import DAY
 from tests.store.install.test_repair import FakeSupply, corrupt, mend

@@ -9,12 +9,12 @@ import time
 import pytest
 
 from pacstore.errors import NotFound, Refused, Unavailable
-from pacstore.install.inventory import take_inventory
-from pacstore.install.pruning import prune
-from pacstore.install.removal import remove
-from pacstore.install.root import Root
-from pacstore.install.staging import this_machine
-from pacstore.install.trash import Trash, sweep_trash
+from pacstore.install.root.inventory import take_inventory
+from pacstore.install.root.layout import Root
+from pacstore.install.root.staging import this_machine
+from pacstore.install.root.trash import Trash, sweep_trash
+from pacstore.install.upkeep.pruning import prune
+from pacstore.install.upkeep.removal import remove
 from pacstore.release import Release
 from tests.store.install.site import DAY, START
 from tests.store.install.world import Notes, noise

@@ -11,9 +11,9 @@ from pacstore.chunker import Chunker
 from pacstore.digest import Digest
 from pacstore.errors import Corrupt, NotFound, Refused, Unavailable
 from pacstore.install import InstallOptions
-from pacstore.install.generated import Made
-from pacstore.install.repair import repair
-from pacstore.install.verify import verify
+from pacstore.install.actions.generated import Made
+from pacstore.install.upkeep.repair import repair
+from pacstore.install.upkeep.verify import verify
 from pacstore.release import Release
 from pacstore.storage import ObjectKind, object_path
 from pacstore.tree import EntryKind

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from pacstore.errors import PacballError
-from pacstore.install import InstallOptions, directories
-from pacstore.install.directories import Directories, open_beneath, open_by_steps, open_directory
-from pacstore.install.paths import Paths
+from pacstore.install import InstallOptions
+from pacstore.install.tree import directories
+from pacstore.install.tree.directories import Directories, open_beneath, open_by_steps, open_directory
+from pacstore.install.tree.paths import Paths
 from tests.store.install.world import NAME, FakeSource, World, look, noise, put, tree_of
 
 WAYS = [open_beneath, open_by_steps, open_directory]

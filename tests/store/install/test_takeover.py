@@ -13,9 +13,15 @@ import pytest
 
 from pacstore.errors import Unavailable
 from pacstore.install import InstallOptions, plan, staging
-from pacstore.install.living import SILENT_HERE_SECONDS, SILENT_SECONDS, process_started, signs_of_life, this_machine
-from pacstore.install.root import Root
-from pacstore.install.staging import Attempt, attempts, sweep, take_over
+from pacstore.install.root.layout import Root
+from pacstore.install.root.living import (
+    SILENT_HERE_SECONDS,
+    SILENT_SECONDS,
+    process_started,
+    signs_of_life,
+    this_machine,
+)
+from pacstore.install.root.staging import Attempt, attempts, sweep, take_over
 from tests.store.install.world import NAME, NEXT, FakeSource, Notes, look, noise, put
 
 SMALL = InstallOptions(range_bytes=300_000)

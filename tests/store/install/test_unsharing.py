@@ -5,9 +5,9 @@ import os
 import pytest
 
 from pacstore.attributes import Attributes
-from pacstore.install.directories import Directories
-from pacstore.install.paths import TOP, Paths
-from pacstore.install.unsharing import unshare
+from pacstore.install.tree.directories import Directories
+from pacstore.install.tree.paths import TOP, Paths
+from pacstore.install.tree.unsharing import unshare
 from pacstore.storage import ObjectKind, object_path
 from tests.store.install.acting import declaration, make_release
 from tests.store.install.world import World, look, tree_of

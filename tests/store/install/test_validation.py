@@ -10,9 +10,9 @@ import pytest
 
 from pacstore.contain import landlock
 from pacstore.errors import Corrupt, NotFound, Refused
-from pacstore.install.history import EventKind
-from pacstore.install.root import Root
-from pacstore.install.validation import validate
+from pacstore.install.actions.validation import validate
+from pacstore.install.root.history import EventKind
+from pacstore.install.root.layout import Root
 from pacstore.release import Release
 from tests.store.install.acting import Acting, declaration
 from tests.store.install.test_actions import alive, gone

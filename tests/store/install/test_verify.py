@@ -10,10 +10,10 @@ from blake3 import blake3
 from pacstore.digest import Digest
 from pacstore.errors import NotFound
 from pacstore.globs import Patterns
-from pacstore.install.findings import Fault, Finding
-from pacstore.install.generated import Generated, Made
-from pacstore.install.hashing import Known, digest_of
-from pacstore.install.verify import shared_with, verify
+from pacstore.install.actions.generated import Generated, Made
+from pacstore.install.tree.hashing import Known, digest_of
+from pacstore.install.upkeep.findings import Fault, Finding
+from pacstore.install.upkeep.verify import shared_with, verify
 from pacstore.release import Release
 from pacstore.tree import EntryKind
 from tests.store.install.world import NAME, Notes, put

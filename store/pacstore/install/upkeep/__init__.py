@@ -1,0 +1,1 @@
+"""What is done with installed releases: verified, repaired, rolled back, removed."""
