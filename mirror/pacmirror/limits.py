@@ -105,7 +105,7 @@ class MirrorLimits:
     """
 
     connections: int = 4
-    flight_bytes: int = 24 * MIB
+    flight_bytes: int = 16 * MIB
     line_seconds: float = 3.0
     least_range_bytes: int = 256 * KIB
     first_range_bytes: int = 1 * MIB

@@ -219,3 +219,19 @@ def test_the_clock_jumps_between_commands(site, origin, root, clock, jump):
         assert OLD in os.listdir(root / "releases")
     for line in (root / ".pacball/history.jsonl").read_text().splitlines():
         json.loads(line)
+
+
+def test_trash_that_cannot_be_deleted_keeps_nothing_else_from_being_done(site, origin, root):
+    for release in (OLD, NEW):
+        site.ok("install", release, "--from", origin.store, "--root", root)
+    trash = root / ".pacball/trash"
+    trash.mkdir(exist_ok=True)
+    with memory_volume(trash, "size=1m"):
+        done = site.run("remove", OLD, "--grace", "0", "--root", root)
+        assert done.code == 0
+        assert f"{trash / 'tmpfs'}: something in it cannot be deleted" in done.err
+        assert os.listdir(root / "releases") == [NEW]
+        assert site.run("prune", "--keep", "0", "--root", root).code == 0
+        site.ok("install", OLD, "--from", origin.store, "--root", root)
+    assert site.run("prune", "--keep", "1", "--root", root).err == ""
+    assert os.listdir(trash) == []

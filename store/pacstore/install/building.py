@@ -111,7 +111,7 @@ class Building:
         settle(self.root)
         sweep(self.root)
         with contextlib.suppress(OSError):
-            sweep_trash(self.root)
+            sweep_trash(self.root, self.progress.warn)
         return reused
 
     def _begin(self, *, planned: Callable[[Plan], None]) -> int:

@@ -57,7 +57,7 @@ class InstallOptions:
 
     workers: int = 2
     range_bytes: int = 8 * MIB
-    unwritten_bytes: int = 16 * MIB
+    unwritten_bytes: int = 12 * MIB
     gap_bytes: int = 256 * KIB
     open_directories: int = 128
     open_files: int = 64

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import Self
 
 from pacstore.errors import Refused
-from pacstore.install.root.layout import KEPT, PRIVATE_MODE, TRASH, Root
+from pacstore.install.root.layout import KEPT, PRIVATE, PRIVATE_MODE, TRASH, Root
 from pacstore.install.tree.deletion import Freed, delete, space_of
 from pacstore.install.tree.disk import DIRECTORY_FLAGS, make_directory
 from pacstore.release import Release
@@ -86,8 +86,8 @@ class Trash:
         freed.bytes += records.bytes
         return freed
 
-    def sweep(self) -> Freed:
-        """Finish what others left, or are at just now. Raises OSError."""
+    def sweep(self, warn: Callable[[str], None] = lambda _: None) -> Freed:
+        """Finish what others left, or are at just now; `warn` is told what cannot be deleted, which stays. Raises OSError."""
         total = Freed()
         for name in self._trees():
             freed = self.finish(name)
@@ -96,11 +96,21 @@ class Trash:
         for name in os.listdir(self._directory):
             token, dot, kept = name.partition(".")
             if not dot:
-                delete(self._directory, token, total)
+                self._delete_left(token, total, warn)
                 continue
             with contextlib.suppress(Refused):
                 self._drop_record(name, Release.parse(kept.rpartition(".")[0]), total)
         return total
+
+    def _delete_left(self, name: str, freed: Freed, warn: Callable[[str], None]) -> None:
+        """Delete what lost its name before. One thing that will not go must not keep everything else from being done."""
+        try:
+            delete(self._directory, name, freed)
+        except OSError as error:
+            place = self._root.path / PRIVATE / TRASH / name
+            warn(
+                f"{place}: something in it cannot be deleted: {error.strerror}; find out what holds it, or delete it by hand"
+            )
 
     def space(self) -> int:
         """How many bytes of the disk it takes up. Raises OSError."""
@@ -162,7 +172,7 @@ class Trash:
             delete(self._directory, name, freed)
 
 
-def sweep_trash(root: Root) -> Freed:
-    """Finish removals that were interrupted. Raises OSError."""
+def sweep_trash(root: Root, warn: Callable[[str], None] = lambda _: None) -> Freed:
+    """Finish removals that were interrupted; `warn` is told what cannot be deleted. Raises OSError."""
     with Trash(root) as trash:
-        return trash.sweep()
+        return trash.sweep(warn)

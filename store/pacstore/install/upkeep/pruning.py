@@ -77,7 +77,7 @@ def prune(
         if dry_run:
             return Pruned(tuple(judged), 0, 0)
         with Trash(opened) as trash:
-            swept = trash.sweep().bytes
+            swept = trash.sweep(progress.warn).bytes
             doomed = [one for one in judged if one.reason is Reason.REMOVED]
             progress.begin("removing", sum(one.bytes_freed for one in doomed))
             judged = [

@@ -56,7 +56,7 @@ def remove(
     then none is removed. Raises Unavailable when the disk fails: the same call continues.
     """
     with disk_at(str(root)), Root.existing(root) as opened, Trash(opened) as trash:
-        swept = trash.sweep()
+        swept = trash.sweep(progress.warn)
         before = Timeline.of(opened.history()) if grace_seconds > 0 else None
         installed = {one.release: one for one in installed_releases(opened)}
         for release in releases:
