@@ -56,7 +56,7 @@ def test_an_interrupted_install_says_how_to_go_on_and_does(site, large, root, co
     wait_until(lambda: _staged_bytes(root) > trees.MIB)  # the first of two ranges is written
     process.send_signal(signal.SIGINT)
     done = Outcome.of(process, timeout=20)
-    assert (done.code, done.out) == (130, "")
+    assert (done.code, done.json["error"]) == (130, "interrupted")
     assert "run the same command again" in done.err
     assert not (root / "releases" / RELEASE).exists()
     second = site.ok(*command)

@@ -128,7 +128,8 @@ def test_one_that_is_installed_already_is_refused_and_can_be_verified(entry, sou
     put(entry, source, tmp_path / "root")
     with pytest.raises(Refused, match="was withdrawn"):
         put(replace(entry, withdrawal=WHY), source, tmp_path / "root")
-    assert verify(tmp_path / "root", Release.parse(NAME), Silent()) == []
+    (found,) = verify(tmp_path / "root", [Release.parse(NAME)], Silent())
+    assert found.findings == ()
 
 
 def test_a_reason_cannot_write_on_the_terminal(entry, source, tmp_path):

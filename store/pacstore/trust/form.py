@@ -95,6 +95,7 @@ def _check_delegations(place: str, targets: Targets) -> None:
     if delegations is None or delegations.roles is None:
         raise _unknown(place)
     roles = delegations.roles
+    _require(place, known=all(isinstance(name, str) for name in roles))
     _require(place, known=not (targets.targets or targets.unrecognized_fields or delegations.unrecognized_fields))
     projects = [name.removeprefix(LINE_PREFIX) for name in roles if is_line(name)]
     refuse_case_clashes(projects, "project")
