@@ -89,7 +89,9 @@ def playing(*connections: list[Step], host: str = "127.0.0.1", port: int = 0, tl
         thread.join(10)
 
 
-async def _serve(script: Script, started: Future, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+async def _serve(
+    script: Script, started: Future, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
+) -> None:
     stop = asyncio.Event()
     tasks: set[asyncio.Task] = set()
 
