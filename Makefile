@@ -25,7 +25,7 @@ test-slow: $(READY)  ## attacks on the catalog, backups beside publishers, every
 
 test-peers: $(READY)  ## tests with real peers and file systems; needs root, installs what is missing
 	tests/peers/install.sh
-	$(PYTEST) tests/peers -m "peers or root"
+	$(PYTEST) -n 2 --dist loadfile tests/peers -m "peers or root"
 
 test-faults: $(READY)  ## kills, power cuts and failing disks, over and over (FAULT_ROUNDS), and what is large; needs root
 	tests/peers/install.sh

@@ -12,6 +12,8 @@ from tests.e2e.conftest import NEW, OLD
 from tests.e2e.signing import DAY_S
 from tests.e2e.site import Site
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def publisher(tmp_path):

@@ -66,6 +66,7 @@ def test_an_interrupted_install_says_how_to_go_on_and_does(site, large, root, co
     assert os.listdir(root / ".pacball/staging") == []
 
 
+@pytest.mark.slow
 def test_an_install_that_is_killed_again_and_again_completes(site, large, root, command):
     moments = seeded("install")
     for _ in range(10):

@@ -279,6 +279,7 @@ def test_a_process_ends_too_when_a_refresh_does_not(origin):
     assert origin.version() == 1
 
 
+@pytest.mark.slow
 def test_the_command_takes_a_key_and_its_passphrase(origin, tmp_path):
     key = load_pem_private_key((origin.keys / "online.pem").read_bytes(), None)
     (origin.keys / "online.pem").write_bytes(encode_private(key, "open sesame"))

@@ -201,6 +201,7 @@ def damaged(site):
     return site, damage
 
 
+@pytest.mark.slow
 def test_a_repair_killed_at_any_moment(damaged):
     site, damage = damaged
     supply = FakeSupply(site.world)
