@@ -27,8 +27,8 @@ from paccli.commands import (
     verification,
 )
 
-_MMAP_THRESHOLD = -3
-"""M_MMAP_THRESHOLD of malloc.h."""
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
+"""M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h."""
 
 app = typer.Typer(
     name="pacball",
@@ -59,6 +59,8 @@ def _tune_process() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, 4 << 20)
+        # Setting the one fixes the other at 128 KiB: every directory that is listed would grow and shrink the heap.
+        mallopt(_TRIM_THRESHOLD, 8 << 20)
 
 
 @app.callback(invoke_without_command=True)

@@ -123,7 +123,7 @@ def test_ranges_grow_with_the_speed_of_the_line():
     with serving(FILES) as mirror, HttpSource(mirror.url) as source:
         fast = [one.length for one, _ in source.ranges(cut(source, most=8 * MIB))]
     assert fast[0] == MIB
-    assert max(fast) > 4 * MIB
+    assert max(fast) >= 4 * MIB
     with serving(FILES, bytes_per_second=300_000) as mirror, HttpSource(mirror.url) as source:
         arriving = source.ranges(cut(source))
         next(arriving)

@@ -56,7 +56,7 @@ class InstallOptions:
     """
 
     workers: int = 2
-    range_bytes: int = 8 * MIB
+    range_bytes: int = 4 * MIB
     unwritten_bytes: int = 12 * MIB
     gap_bytes: int = 256 * KIB
     open_directories: int = 128
