@@ -126,12 +126,12 @@ def _read(descriptor: int, buffer: memoryview, offset: int) -> bool:
         return False
 
 
-def jobs(lengths: Column) -> Iterator[tuple[int, int]]:
-    """Cut a row of chunks into jobs of bounded bytes and number: first and last position of each."""
+def jobs(lengths: Column, *, most: int = _JOB_CHUNKS) -> Iterator[tuple[int, int]]:
+    """Cut a row of chunks, or of files, into jobs of bounded bytes and at most so many: first and last position of each."""
     ends = starts(lengths)
     first = 0
     while first < len(lengths):
         last = int(np.searchsorted(ends, ends[first] + _JOB_BYTES, side="right")) - 1
-        last = max(first + 1, min(last, first + _JOB_CHUNKS))
+        last = max(first + 1, min(last, first + most))
         yield first, last
         first = last

@@ -23,6 +23,7 @@ from pacstore.digest import DIGEST_BYTES
 from pacstore.document import Column8, Numbers, row_keys, starts
 from pacstore.errors import printable
 from pacstore.install.crew import Crew
+from pacstore.install.seeds.copying import jobs
 from pacstore.install.seeds.listing import Listing, Skipped, list_files
 from pacstore.install.tree.directories import Directories
 from pacstore.install.tree.paths import Layout, Numbers32, Paths
@@ -32,7 +33,6 @@ from pacstore.progress import Progress
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _SEGMENT_BYTES = 4 * MIB
-_JOB_BYTES = 16 * MIB
 _JOB_FILES = 1_024
 _JOB_CHUNKS = 4_096
 
@@ -80,7 +80,7 @@ def search_directory(
     order = _by_promise(wanted, missing, listing)
     progress.begin("reading seed", int(listing.sizes.sum()))
     with Crew(workers, lambda: _Reader(Directories(top, listing, limit=open_directories))) as crew:
-        for first, last in _jobs(listing.sizes[order]):
+        for first, last in jobs(listing.sizes[order], most=_JOB_FILES):
             if search.complete:
                 break
             crew.give(search.job(order[first:last]))
@@ -274,14 +274,3 @@ def _key(sums: NDArray[np.uint32], sizes: Numbers) -> Numbers:
     """Name and size as one number."""
     key: Numbers = (sums.astype(np.int64) << 32) ^ sizes
     return key
-
-
-def _jobs(sizes: Numbers) -> Iterator[tuple[int, int]]:
-    """Cut a row of files into jobs of bounded bytes and number: first and last position of each."""
-    ends = starts(sizes)
-    first = 0
-    while first < len(sizes):
-        last = int(np.searchsorted(ends, ends[first] + _JOB_BYTES, side="right")) - 1
-        last = max(first + 1, min(last, first + _JOB_FILES))
-        yield first, last
-        first = last
