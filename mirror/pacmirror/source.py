@@ -7,6 +7,7 @@ import contextlib
 import re
 import socket
 from typing import TYPE_CHECKING, Self
+from weakref import WeakSet
 
 import aiohttp
 from yarl import URL
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 USER_AGENT = "pacball"
 _PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*\Z")
+_FAREWELL_TURNS = 5
 _CHANGING = re.compile(r"holdings/|catalog/(?![0-9])")
 
 
@@ -67,6 +69,7 @@ class HttpSource:
         self._access = (surroundings or Surroundings()).access(self._base)
         self._member = Member(self, alone(self._limits.parallel), throttle)
         self._dispatch = Dispatch([self._member])
+        self._sockets: WeakSet[socket.socket] = WeakSet()
         self._loop = BackgroundLoop(self._session())
 
     @contextlib.asynccontextmanager
@@ -84,22 +87,32 @@ class HttpSource:
         ) as session:
             self._fetcher = Fetcher(session, limits, self._meter, self._throttle, proxy=self._access.route.proxy_name)
             yield
-        await asyncio.sleep(0)  # closed transports give back their sockets in the next turn of the loop
+        await self._end_sockets()
 
     def _connector(self) -> aiohttp.TCPConnector:
         return aiohttp.TCPConnector(
             limit=self._limits.parallel + 4,
             resolver=Resolver(),
             ssl=self._access.context or True,
-            socket_factory=None if self._throttle is None else self._narrow_socket,
+            socket_factory=self._make_socket,
         )
 
-    def _narrow_socket(self, address: AddrInfoType) -> socket.socket:
-        """A socket that takes in little before it is read: what the kernel has received is beyond our limit on the rate."""
+    def _make_socket(self, address: AddrInfoType) -> socket.socket:
         family, kind, protocol, _, _ = address
         made = socket.socket(family, kind, protocol)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._limits.throttled_buffer_bytes)
+        if self._throttle is not None:
+            # It takes in little before it is read: what the kernel has received is beyond our limit on the rate.
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._limits.throttled_buffer_bytes)
+        self._sockets.add(made)
         return made
+
+    async def _end_sockets(self) -> None:
+        """A connection that was closed politely waits for the other side's farewell of TLS, session or not: not here."""
+        for _ in range(_FAREWELL_TURNS):
+            await asyncio.sleep(0)  # closed transports give back their sockets in the next turns of the loop
+            for left in [one for one in self._sockets if one.fileno() >= 0]:
+                with contextlib.suppress(OSError):
+                    left.shutdown(socket.SHUT_RDWR)
 
     @property
     def name(self) -> str:

@@ -94,13 +94,12 @@ async def _serve(
 ) -> None:
     stop = asyncio.Event()
     tasks: set[asyncio.Task] = set()
+    writers: list[asyncio.StreamWriter] = []
 
     async def play(reader, writer):
         tasks.add(asyncio.current_task())
-        try:
-            await script.play(reader, writer)
-        except asyncio.CancelledError:
-            writer.close()
+        writers.append(writer)
+        await script.play(reader, writer)
 
     server = await asyncio.start_server(play, host, port, ssl=tls)
     started.set_result((asyncio.get_running_loop(), stop, server.sockets[0].getsockname()[1]))
@@ -109,4 +108,7 @@ async def _serve(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in writers:
+            writer.transport.abort()  # over TLS a polite end would wait for the client's
+        await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
         await asyncio.sleep(0.01)
