@@ -2,6 +2,9 @@
 
 A pack's rows appear in one transaction, after the pack itself is durable and visible. A row that is missing costs space, never
 correctness; a row that is wrong is caught where bytes are verified.
+
+A pack that is to be collected is *condemned* first: its chunks are found no more, while its frames stay for who found them
+before. It is deleted only while it is condemned, in the transaction that forgets it; who stores the same pack again claims it.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from pacstore.frames import FramePlace
 from pacstore.limits import KIB
 from pacstore.pack import Frame, Table
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _LOOKUP_BATCH = 500
 _SHARED_MEMORY_BYTES = 32 * KIB
 """What SQLite needs beside a database in WAL mode at least."""
@@ -71,8 +74,17 @@ _chunks = sa.Table(
     sa.Column("length", sa.Integer, nullable=False),
     sqlite_with_rowid=False,
 )
+_condemned = sa.Table(
+    "condemned",
+    _metadata,
+    sa.Column("id", sa.LargeBinary(DIGEST_BYTES), primary_key=True),
+    sqlite_with_rowid=False,
+)
 _next_frame = sa.text("SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'frames'")
 _INSERT_CHUNK = "INSERT OR REPLACE INTO chunks (id, frame, offset, length) VALUES (?, ?, ?, ?)"
+_RESTORE_CHUNK = "INSERT OR IGNORE INTO chunks (id, frame, offset, length) VALUES (?, ?, ?, ?)"
+_HIDE_CHUNK = "DELETE FROM chunks WHERE id = ? AND frame = ?"
+_HIDE_CHUNKS = "DELETE FROM chunks WHERE frame BETWEEN ? AND ?"
 
 
 class _ChunkRow(NamedTuple):
@@ -104,7 +116,10 @@ class ChunkIndex:
             _make(path)
         self._engine = _engine(path, read_only=read_only)
         try:
-            self._check_version(self._version())
+            version = self._version()
+            self._check_version(version)
+            if version < SCHEMA_VERSION and not read_only:
+                self._upgrade()
         except BaseException:
             self.close()
             raise
@@ -117,6 +132,12 @@ class ChunkIndex:
             )
         if version < 1:
             raise self.corrupt("it is empty")
+
+    def _upgrade(self) -> None:
+        """Version 1 knows no condemned packs. Several processes may do this at once."""
+        with self._connected() as connection:
+            _condemned.create(connection, checkfirst=True)
+            connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _version(self) -> int:
         with self._connected() as connection:
@@ -167,7 +188,7 @@ class ChunkIndex:
                     yield FramePlace(row[0], Digest(row[1]), row[2], Frame(row[0], *row[3:]))
 
     def add(self, table: Table) -> int:
-        """Record a pack that is durable; the number of its first frame. Repeating it changes nothing.
+        """Record a pack that is durable; the number of its first frame. Repeating it changes nothing; it is condemned no more.
 
         The frames of a pack are numbered one after another. Of a chunk that is known already, the new place is the better
         one: a publisher stores a chunk again only because its old frame is hardly used any more.
@@ -177,15 +198,70 @@ class ChunkIndex:
             insert = sa.insert(_packs).prefix_with("OR IGNORE").values(id=table.id.raw, length=table.pack_length)
             fresh = connection.execute(insert).rowcount == 1
             pack = connection.execute(sa.select(_packs.c.number).where(_packs.c.id == table.id.raw)).scalar_one()
+            connection.execute(sa.delete(_condemned).where(_condemned.c.id == table.id.raw))
             if not fresh:
-                first = connection.execute(sa.select(sa.func.min(_frames.c.number)).where(_frames.c.pack == pack))
-                return int(first.scalar_one() or 0)
+                first = _first_frame(connection, pack)
+                rows = list(_chunk_rows(table, first))
+                if rows:
+                    connection.exec_driver_sql(_RESTORE_CHUNK, rows)
+                return first
             first_frame = int(connection.execute(_next_frame).scalar_one())
             if len(table.lengths):
                 connection.execute(sa.insert(_frames), list(_frame_rows(table, pack, first_frame)))
                 # As plain text, since SQLAlchemy's way of many rows costs three times as much.
                 connection.exec_driver_sql(_INSERT_CHUNK, list(_chunk_rows(table, first_frame)))
             return first_frame
+
+    def claim(self, pack: Digest) -> None:
+        """Let the pack be condemned no more: whoever is about to store it does so before it is visible."""
+        if self.condemned(pack):
+            with self._connected() as connection:
+                connection.execute(sa.delete(_condemned).where(_condemned.c.id == pack.raw))
+
+    def condemned(self, pack: Digest) -> bool:
+        """Whether the pack is condemned."""
+        query = sa.select(sa.func.count()).where(_condemned.c.id == pack.raw)
+        with self._connected() as connection:
+            return bool(connection.execute(query).scalar_one())
+
+    def all_condemned(self) -> list[Digest]:
+        """Every pack that is condemned, by id."""
+        with self._connected() as connection:
+            rows = connection.execute(sa.select(_condemned.c.id).order_by(_condemned.c.id)).scalars().all()
+        return [Digest(row) for row in rows]
+
+    def condemn(self, pack: Digest, table: Table | None) -> None:
+        """Let nobody find the chunks of this pack here any more; `table` is its table, None if that cannot be read.
+
+        Repeating it changes nothing. What is not in the index is condemned, too.
+        """
+        with self._connected() as connection:
+            connection.execute(sa.insert(_condemned).prefix_with("OR IGNORE").values(id=pack.raw))
+            number = connection.execute(sa.select(_packs.c.number).where(_packs.c.id == pack.raw)).scalar_one_or_none()
+            if number is None:
+                return
+            first = _first_frame(connection, number)
+            if table is None:
+                # Looks at every chunk of the index, of which there are many.
+                count = sa.select(sa.func.count()).where(_frames.c.pack == number)
+                last = first + connection.execute(count).scalar_one() - 1
+                connection.exec_driver_sql(_HIDE_CHUNKS, (first, last))
+            else:
+                rows = [(row.id, row.frame) for row in _chunk_rows(table, first)]
+                if rows:
+                    connection.exec_driver_sql(_HIDE_CHUNK, rows)
+
+    @contextmanager
+    def forgetting(self, pack: Digest) -> Iterator[bool]:
+        """Forget a pack that is deleted inside, if it is still condemned, as the value says; nobody can claim it meanwhile."""
+        with self._connected() as connection:
+            # The delete comes first: it takes the write lock.
+            still = connection.execute(sa.delete(_condemned).where(_condemned.c.id == pack.raw)).rowcount == 1
+            yield still
+            if still:
+                number = sa.select(_packs.c.number).where(_packs.c.id == pack.raw).scalar_subquery()
+                connection.execute(sa.delete(_frames).where(_frames.c.pack == number))
+                connection.execute(sa.delete(_packs).where(_packs.c.id == pack.raw))
 
     def confirm(self, table: Table) -> int:
         """How many chunks the index says to be in this pack. Raises Corrupt unless the pack's table says the same.
@@ -212,7 +288,7 @@ class ChunkIndex:
     def clear(self) -> None:
         """Forget every pack. Publishers that are at work find out and fail with a clear error; no frame number comes again."""
         with self._connected() as connection:
-            for table in (_chunks, _frames, _packs):
+            for table in (_chunks, _frames, _packs, _condemned):
                 connection.execute(sa.delete(table))
 
     def packs(self) -> list[tuple[Digest, int]]:
@@ -245,6 +321,12 @@ class ChunkIndex:
 
     def _connected(self) -> AbstractContextManager[sa.Connection]:
         return _connected(self._engine, self.path)
+
+
+def _first_frame(connection: sa.Connection, pack: int) -> int:
+    """The number of the first frame of the pack with that number; 0 if it has none."""
+    first = connection.execute(sa.select(sa.func.min(_frames.c.number)).where(_frames.c.pack == pack))
+    return int(first.scalar_one() or 0)
 
 
 def _sqlite_code(error: BaseException | None) -> int:

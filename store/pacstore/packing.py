@@ -178,6 +178,8 @@ class Packer:
         table = Table.parse(data, place="a new pack")
         with pack.resources:
             pack.staged.write(ending(data))
+            # Before it is visible: a collection that found this very pack without use leaves it alone from here on.
+            self._index.claim(table.id)
             pack.staged.publish(table.id)
         return self._index.add(table), table.pack_length
 

@@ -64,6 +64,12 @@ def largest_pack(data: Bytes, *, place: str) -> PackRange | None:
     return PackRange(pack, 0, int(lengths[largest]))
 
 
+def packs_of(data: Bytes, *, place: str) -> Column8:
+    """The ids of all packs that a placement names, in rows of 32 bytes, without a look at its manifest. Raises Corrupt."""
+    document = decode(LAYOUT, data, place=place)
+    return document.digests("pack_ids", document.number("packs", LIMITS.manifest_chunks))
+
+
 @dataclass(frozen=True, eq=False)
 class Placement:
     """A placement's columns (FORMAT.md section 4.5 says what each is); `pack_ids`, `frame_digests` have 32-byte rows."""

@@ -95,9 +95,13 @@ def publish(
     store.drop_stale_staging(now())
     progress.begin("publishing", extent.total_bytes)
     quiet = _Quiet(progress)
-    ingested = ingest(directory, store.storage, store.index, spools=store.staging, options=options, progress=quiet)
-    entry = _store_documents(store, release, ingested, int(now()))
-    outcome = _commit(store, catalog, entry, keys, now(), sign_later=sign_later)
+    # Nothing that is looked up from here on is deleted before this ends.
+    with store.lease():
+        ingested = ingest(directory, store.storage, store.index, spools=store.staging, options=options, progress=quiet)
+        # From when a document is found here, or a pack, until the catalog refers to it.
+        with store.unswept():
+            entry = _store_documents(store, release, ingested, int(now()))
+            outcome = _commit(store, catalog, entry, keys, now(), sign_later=sign_later)
     return Published(
         release=release,
         tree_digest=entry.tree_digest,

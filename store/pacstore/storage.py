@@ -179,6 +179,9 @@ class TargetLinks(Protocol):
     def open_link(self, path: str) -> BinaryIO:
         """The bytes at the link `path`, as `ObjectStorage.open` gives those of an object. Raises Refused for no such path."""
 
+    def unlink(self, path: str) -> None:
+        """Remove the link durably; to remove an absent one is no error. What it was made of stays. Raises Refused."""
+
 
 Clock = Callable[[], float]
 """Seconds since 1970, UTC; a parameter wherever time matters."""

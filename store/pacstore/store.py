@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -16,6 +13,7 @@ from pacstore.durable import make_directory, replace_file, sync_directory, wrapp
 from pacstore.errors import Corrupt, NewerFormat, NotFound, Refused, Unavailable
 from pacstore.holdings import decode_json, encode_json
 from pacstore.limits import LIMITS
+from pacstore.locks import Leases, locked
 from pacstore.marker import MARKER, check_marker
 from pacstore.mounts import NETWORK_FILE_SYSTEMS, file_system, mounts
 from pacstore.storage import STORE_MARKER, DocumentKind, ObjectKind
@@ -27,6 +25,7 @@ _SETTINGS = "settings.json"
 _SETTINGS_BYTES = 64 * 1024
 _STALE_STAGING_S = 24 * 3600.0
 _LOCK_WAIT_S = 120.0
+_SWEEP_WAIT_S = 60.0
 
 
 class Store:
@@ -149,20 +148,42 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @contextmanager
-    def catalog_lock(self) -> Iterator[None]:
-        """One publisher at a time may change the catalog. Raises Unavailable if that takes too long.
+    def catalog_lock(self) -> AbstractContextManager[None]:
+        """One publisher at a time may change the catalog. Raises Unavailable if that takes too long."""
+        return locked(
+            self.state_dir / "catalog.lock",
+            shared=False,
+            wait_seconds=_LOCK_WAIT_S,
+            busy="another publisher holds the catalog",
+        )
 
-        The lock lives in the state directory, on local disk, and is gone with the process that held it.
+    def lease(self) -> AbstractContextManager[str]:
+        """Inside, no pack is deleted whose chunks the index found since it began. For who will refer to what is found."""
+        return self.leases.hold()
+
+    @property
+    def leases(self) -> Leases:
+        """The leases of those who are at work here."""
+        return Leases(self.state_dir / "leases")
+
+    def unswept(self) -> AbstractContextManager[None]:
+        """Inside, nothing is collected: for looking whether all is there, and committing what refers to it; seconds.
+
+        Any number may be inside at once. Raises Unavailable if a collection takes too long.
         """
-        path = self.state_dir / "catalog.lock"
-        with wrapped(path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            _lock(descriptor, path)
-            yield
-        finally:
-            os.close(descriptor)
+        return locked(self._sweep_lock, shared=True, wait_seconds=_LOCK_WAIT_S, busy="a collection is deleting files")
+
+    def sweeping(self) -> AbstractContextManager[None]:
+        """Inside, nobody is in `unswept`: for looking whether something is referred to, and deleting it; seconds.
+
+        Raises Unavailable if somebody is there for too long.
+        """
+        busy = "publishers are committing all the time"
+        return locked(self._sweep_lock, shared=False, wait_seconds=_SWEEP_WAIT_S, busy=busy)
+
+    @property
+    def _sweep_lock(self) -> Path:
+        return self.state_dir / "sweep.lock"
 
     def _make(self, state_dir: Path | None) -> None:
         with wrapped(self.path):
@@ -212,16 +233,3 @@ def check_local(directory: Path, mounts: str) -> None:
             place=str(directory),
             hint="keep the state on local disk: --state-dir DIR",
         )
-
-
-def _lock(descriptor: int, path: Path) -> None:
-    deadline = time.monotonic() + _LOCK_WAIT_S
-    while True:
-        try:
-            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise Unavailable(
-                    "another publisher holds the catalog", place=str(path), hint="try again later"
-                ) from None
-            time.sleep(0.05)

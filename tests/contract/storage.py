@@ -259,6 +259,19 @@ class StorageContract:
         storage.delete(ObjectKind.MANIFEST, Digest.of(b"manifest"))
         assert read_link(storage, link.path) == b"manifest"
 
+    def test_a_link_that_is_removed_leaves_its_file(self, storage):
+        links = stored_links(storage)
+        storage.link(links)
+        for _ in range(2):
+            storage.unlink(links[0].path)
+            assert list(storage.links()) == sorted(link.path for link in links[1:])
+        with pytest.raises(NotFound):
+            storage.open_link(links[0].path)
+        storage.link(links)
+        assert read_link(storage, links[0].path) == b"manifest"
+        with pytest.raises(Refused, match="not the path of a target"):
+            storage.unlink("releases/Demo/../../x")
+
     def test_a_link_to_something_else_is_replaced(self, storage):
         (link,) = stored_links(storage)[:1]
         other = object_path(ObjectKind.ATTRIBUTES, Digest.of(b"attributes"))

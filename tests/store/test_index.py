@@ -295,3 +295,102 @@ def test_a_damaged_index_gives_our_errors_or_what_confirm_can_judge(path):
         except (PacballError, AssertionError):
             named += 1
     assert named > 60
+
+
+def test_chunks_of_a_condemned_pack_are_found_no_more_while_its_frames_stay(index):
+    one, two = make_table("one"), make_table("two")
+    first = index.add(one)
+    index.add(two)
+    for _ in range(2):
+        index.condemn(one.id, one)
+    assert index.condemned(one.id)
+    assert index.all_condemned() == [one.id]
+    assert not index.condemned(two.id)
+    assert index.find(ids_of(one)) == {}
+    assert len(index.find(ids_of(two))) == 15
+    assert [place.pack for place in index.frames(range(first, first + 3))] == [one.id] * 3
+
+
+def test_a_condemned_pack_whose_table_cannot_be_read_is_found_no_more(index):
+    one, two = make_table("one"), make_table("two")
+    index.add(one)
+    index.add(two)
+    index.condemn(two.id, None)
+    assert len(index.find([*ids_of(one), *ids_of(two)])) == 15
+
+
+def test_a_condemned_pack_that_is_added_again_is_as_before(index):
+    one = make_table("one")
+    index.add(one)
+    before = index.find(ids_of(one))
+    index.condemn(one.id, one)
+    assert index.add(one) == 1
+    assert index.find(ids_of(one)) == before
+    assert index.all_condemned() == []
+    assert index.counts() == (1, 3, 15)
+
+
+def test_a_pack_that_comes_back_takes_no_chunk_from_a_later_one(index):
+    one = make_table("one")
+    builder = TableBuilder()
+    builder.add(KIND_ZSTD, b"frame", ids_of(one)[3], [103])
+    later = Table.parse(builder.encode(), place="")
+    index.add(one)
+    number = index.add(later)
+    index.condemn(one.id, one)
+    assert len(index.find(ids_of(one))) == 1
+    index.add(one)
+    found = index.find(ids_of(one))
+    assert (len(found), found[ids_of(one)[3]].frame) == (15, number)
+
+
+def test_a_pack_is_forgotten_only_while_it_is_condemned(index):
+    one, two = make_table("one"), make_table("two")
+    for table in (one, two):
+        index.add(table)
+        index.condemn(table.id, table)
+    index.claim(one.id)
+    for pack, expected in ((one.id, False), (two.id, True), (two.id, False)):
+        with index.forgetting(pack) as still:
+            assert still is expected
+    assert index.packs() == [(one.id, one.pack_length)]
+    assert index.counts()[:2] == (1, 3)
+    assert index.add(make_table("three")) == 7
+
+
+def test_what_fails_while_a_pack_is_deleted_leaves_it_condemned(index):
+    one = make_table("one")
+    index.add(one)
+    index.condemn(one.id, one)
+    with pytest.raises(Unavailable, match="disk"), index.forgetting(one.id):
+        raise Unavailable("the disk fails")
+    assert index.all_condemned() == [one.id]
+    assert index.counts()[:2] == (1, 3)
+
+
+def test_a_pack_that_the_index_never_knew_can_be_condemned_and_claimed(index):
+    one = make_table("one")
+    index.condemn(one.id, one)
+    index.claim(one.id)
+    assert index.all_condemned() == []
+    index.condemn(one.id, None)
+    index.add(one)
+    assert index.all_condemned() == []
+    assert len(index.find(ids_of(one))) == 15
+
+
+def test_an_index_of_the_version_before_learns_to_condemn(path):
+    one = make_table("one")
+    with closing(ChunkIndex(path)) as index:
+        index.add(one)
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("DROP TABLE condemned")
+        database.execute("PRAGMA user_version = 1")
+    with closing(ChunkIndex(path, read_only=True)) as index:
+        assert len(index.find(ids_of(one))) == 15
+    with closing(ChunkIndex(path)) as index:
+        assert index.all_condemned() == []
+        index.condemn(one.id, one)
+        assert index.all_condemned() == [one.id]
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (2,)

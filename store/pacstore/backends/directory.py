@@ -147,6 +147,11 @@ class DirectoryStorage:
             raise Refused("is not the path of a target", place=printable(path[:300]))
         return _open(self.public / path)
 
+    def unlink(self, path: str) -> None:
+        if not is_target_path(path):
+            raise Refused("is not the path of a target", place=printable(path[:300]))
+        _unlink(self.public / path)
+
     def _linked(self) -> Iterator[str]:
         """Everything below the directory of the links that is not a directory."""
         with wrapped(self.public / TARGETS_TOP):

@@ -82,6 +82,11 @@ class MemoryStorage:
             raise Refused("is not the path of a target", place=printable(path[:300]))
         return io.BytesIO(self._get(path))
 
+    def unlink(self, path: str) -> None:
+        if not is_target_path(path):
+            raise Refused("is not the path of a target", place=printable(path[:300]))
+        self.files.pop(path, None)
+
     def _below(self, top: str) -> list[str]:
         # `list` first: other threads may add files meanwhile.
         return [path for path in list(self.files) if path.startswith(f"{top}/")]

@@ -36,6 +36,14 @@ def known_release(draft: Draft, name: Release, *, waiting: bool) -> CatalogRelea
     return draft.head.release(name) if draft.head.listed(role) else None
 
 
+def waiting_releases(draft: Draft, project: str) -> list[CatalogRelease]:
+    """The releases of a line as they will be once what waits of it is committed; none if nothing of it waits. Raises Corrupt."""
+    role = entries.line_role(project)
+    if role not in draft.pending.roles:
+        return []
+    return list(entries.decode_all(project, draft.look(role).targets, _placements(draft, project)))
+
+
 def add_release(draft: Draft, entry: CatalogRelease, *, beside_pending: bool) -> bool:
     """Add a release to its line, which exists; False if it is there, or waits, with the same tree. Raises Refused."""
     name = entry.release

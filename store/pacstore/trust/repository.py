@@ -152,6 +152,13 @@ class Catalog:
         draft = self._draft()
         return None if draft.head.release(name) else lines.known_release(draft, name, waiting=True)
 
+    def waiting_releases(self) -> list[CatalogRelease]:
+        """All releases of the lines of which something waits, as they will be once it is committed, sorted by name."""
+        if not Pending(self._drafts).change:
+            return []
+        draft = self._draft()
+        return [entry for project in ceremony.projects(draft) for entry in lines.waiting_releases(draft, project)]
+
     def status(self) -> CatalogStatus:
         """Every role, its keys and expiry, and what waits; also of a catalog that waits for its first signatures."""
         draft = self._draft()
