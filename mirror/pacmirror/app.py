@@ -9,7 +9,8 @@ from aiohttp import web
 
 from pacmirror.answers import answer_errors, set_common_headers
 from pacmirror.files import PublicFiles
-from pacmirror.routes import CONFIG, FILES, WATCH, add_routes
+from pacmirror.routes import CONFIG, FILES, SERVICES, WATCH, add_routes
+from pacmirror.service import Service, Services
 from pacmirror.watch import Watch
 
 if TYPE_CHECKING:
@@ -28,9 +29,12 @@ def make_app(config: Config) -> web.Application:
     app[FILES] = PublicFiles(config)
     app.on_response_prepare.append(set_common_headers)
     app[WATCH] = Watch(config, app[FILES])
+    # They start in this order, after the store was looked at, and end in the opposite one.
+    services: list[Service] = [app[WATCH]]
+    app[SERVICES] = Services(services, drain_seconds=config.limits.drain_seconds)
     app.cleanup_ctx.append(_require_store)
-    app.cleanup_ctx.append(_watch_catalog)
-    app.on_shutdown.append(_stop_watching)
+    app.cleanup_ctx.append(_run_services)
+    app.on_shutdown.append(_stop_services)
     add_routes(app)
     return app
 
@@ -41,12 +45,12 @@ async def _require_store(app: web.Application) -> AsyncIterator[None]:
     yield
 
 
-async def _watch_catalog(app: web.Application) -> AsyncIterator[None]:
-    await app[WATCH].start()
+async def _run_services(app: web.Application) -> AsyncIterator[None]:
+    await app[SERVICES].start()
     yield
-    await app[WATCH].end()
+    await app[SERVICES].end()
 
 
-async def _stop_watching(app: web.Application) -> None:
-    """The drain time begins here, for requests in progress and for a refresh alike."""
-    app[WATCH].stop()
+async def _stop_services(app: web.Application) -> None:
+    """The drain time begins here, for requests in progress and for services alike."""
+    app[SERVICES].stop()

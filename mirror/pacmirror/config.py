@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pacmirror.hours import RateHours
 from pacmirror.limits import ServerLimits
+from pacmirror.proxies import Proxies
 from pacstore.errors import Refused, printable
 from pacstore.trust.keyring import Secrets
 from pacstore.trust.served import RECORD_NAME
@@ -16,13 +19,92 @@ _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.%a-z]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5
 
 
 @dataclass(frozen=True)
+class UpstreamConfig:
+    """Where a mirror gets what it does not hold; with no `urls` this daemon is an origin.
+
+    `urls` are the upstreams, in the order of preference where all are alike; `peers`: other mirrors, asked for packs beside
+    them; `seeds`: local directories of stores, from which damage may be repaired. `rate_bytes_per_second`: received of all
+    together at the hours that `hours` leaves out; None is without a limit. `tokens`: the file of the token for each base URL.
+    """
+
+    urls: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
+    seeds: tuple[Path, ...] = ()
+    rate_bytes_per_second: int | None = None
+    hours: tuple[RateHours, ...] = ()
+    proxies: Proxies | None = None
+    ca_file: Path | None = None
+    tokens: Mapping[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """Releases to hold whole: those whose names match `pattern` (`*` and `?`).
+
+    Of each line and platform the newest `keep`; None is all.
+    """
+
+    pattern: str
+    keep: int | None = None
+
+
+@dataclass(frozen=True)
+class SyncConfig:
+    """What is mirrored whole, and how.
+
+    `parallel`: releases at once; `poll_seconds`: between looks at an upstream that sends no events; `grace_seconds`: how long a
+    release stays after it ceased to be subscribed.
+    """
+
+    subscriptions: tuple[Subscription, ...] = ()
+    parallel: int = 2
+    poll_seconds: float = 60.0
+    grace_seconds: float = 7 * 86_400.0
+
+
+@dataclass(frozen=True)
+class ScrubConfig:
+    """Whether everything held is read again and again, how fast, and at which hours otherwise (0: not at all)."""
+
+    enabled: bool = True
+    rate_bytes_per_second: int | None = 20_000_000
+    hours: tuple[RateHours, ...] = ()
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """`style`: `text` for people or `json`, one object a line; `level`; `requests`: whether each request is logged."""
+
+    style: str = "text"
+    level: str = "info"
+    requests: bool = True
+
+
+@dataclass(frozen=True)
+class AccessConfig:
+    """Who may read what: `public` or `token`.
+
+    `read` is for everything that a store publishes, `status` for /v1/status and /metrics. `token_file` holds the hashes of the
+    tokens. `trusted_proxies`: networks of reverse proxies in front, whose word about the client's address and about TLS is
+    believed; this machine itself always is one of them for limits of connections.
+    """
+
+    read: str = "public"
+    status: str = "public"
+    token_file: Path | None = None
+    trusted_proxies: tuple[str, ...] = ()
+    tls_in_front: bool = False
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that the daemon is told.
 
     `store` is the directory that holds `public/`; `port` 0 takes any free port. `online_keys` is the directory with the
     online key, if this daemon is to keep the catalog fresh: it signs the timestamp anew when half of its life is over,
     or when it is older than `refresh_hours`, and then for `timestamp_days`.
-    `secrets` gives the passphrase of a key, by its name.
+    `secrets` gives the passphrase of a key, by its name. `quota_bytes`: the most that packs may take in a mirror; None is
+    without a limit. `trusted_root`: the root.json that the upstream's catalog must follow from.
     """
 
     store: Path
@@ -33,6 +115,18 @@ class Config:
     refresh_hours: float | None = None
     timestamp_days: float | None = None
     secrets: Secrets | None = None
+    upstream: UpstreamConfig = field(default_factory=UpstreamConfig)
+    sync: SyncConfig = field(default_factory=SyncConfig)
+    scrub: ScrubConfig = field(default_factory=ScrubConfig)
+    quota_bytes: int | None = None
+    trusted_root: Path | None = None
+    log: LogConfig = field(default_factory=LogConfig)
+    access: AccessConfig = field(default_factory=AccessConfig)
+
+    @property
+    def is_mirror(self) -> bool:
+        """Whether there are upstreams; a daemon without is an origin."""
+        return bool(self.upstream.urls)
 
     @property
     def public(self) -> Path:

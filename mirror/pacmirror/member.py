@@ -68,7 +68,8 @@ class Member:
         """What it brings under our own limit on the rate; 0 while nothing was measured."""
         if self._throttle is None:
             return self.bytes_per_second
-        return min(self.bytes_per_second, float(self._throttle.bytes_per_second))
+        limit = self._throttle.bytes_per_second
+        return self.bytes_per_second if limit is None else min(self.bytes_per_second, float(limit))
 
     def state(self) -> SourceState:
         """What is to be told of it."""

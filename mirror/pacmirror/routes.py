@@ -15,7 +15,8 @@ from pacmirror.config import Config
 from pacmirror.files import CHANGING, OpenFile, PublicFile, PublicFiles, parse_public
 from pacmirror.judging import TIMESTAMP_PATH
 from pacmirror.sending import send_part
-from pacmirror.status import METRICS_TYPE, encode_metrics
+from pacmirror.service import Services
+from pacmirror.status import METRICS_TYPE, encode_metrics, status_document
 from pacmirror.watch import Watch
 from pacstore.digest import Digest
 from pacstore.errors import PacballError, Unavailable
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 CONFIG = web.AppKey("CONFIG", Config)
 FILES = web.AppKey("FILES", PublicFiles)
+SERVICES = web.AppKey("SERVICES", Services)
 WATCH = web.AppKey("WATCH", Watch)
 _NEVER_KEPT = {"Cache-Control": "no-store"}
 
@@ -57,16 +59,26 @@ async def get_health(request: web.Request) -> web.Response:
     return web.json_response({"status": "ok"}, headers=_NEVER_KEPT)
 
 
+async def get_ready(request: web.Request) -> web.Response:
+    """200 if clients may be sent here, otherwise 503 and why not."""
+    await asyncio.to_thread(request.app[FILES].check)
+    await request.app[WATCH].catalog.look()
+    reasons = request.app[SERVICES].unready()
+    if reasons:
+        raise Unavailable("; ".join(reasons), place="/readyz", hint="/v1/status tells more")
+    return web.json_response({"status": "ready"}, headers=_NEVER_KEPT)
+
+
 async def get_status(request: web.Request) -> web.Response:
     """What is served, how old it is, and what should be looked after."""
-    report = await request.app[WATCH].report()
-    return web.json_response(report.document(), headers=_NEVER_KEPT)
+    await request.app[WATCH].catalog.look()
+    return web.json_response(status_document(request.app[SERVICES]), headers=_NEVER_KEPT)
 
 
 async def get_metrics(request: web.Request) -> web.Response:
     """The same as numbers."""
-    report = await request.app[WATCH].report()
-    body = await asyncio.to_thread(encode_metrics, report)
+    await request.app[WATCH].catalog.look()
+    body = await asyncio.to_thread(encode_metrics, request.app[SERVICES].metrics())
     return web.Response(body=body, headers={**_NEVER_KEPT, "Content-Type": METRICS_TYPE})
 
 
@@ -108,6 +120,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/holdings/{release}", get_public),
     ("GET", "/catalog/{name}", get_public),
     ("GET", "/healthz", get_health),
+    ("GET", "/readyz", get_ready),
     ("GET", "/v1/status", get_status),
     ("GET", "/metrics", get_metrics),
     ("GET", "/openapi.json", get_openapi),

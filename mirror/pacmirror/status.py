@@ -17,12 +17,13 @@ from pacstore.trust.clock import date
 from pacstore.trust.warnings import expiry_warnings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from prometheus_client.core import Metric
 
     from pacmirror.catalog import Standing
     from pacmirror.refreshing import Refresher
+    from pacmirror.service import Services
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _NOT_INSTALLED = "unknown"
@@ -49,10 +50,6 @@ class Report:
             found += expiry_warnings(served.expires, now=self.now, signed_at=served.signed_at)
         return found
 
-    def document(self) -> dict[str, object]:
-        """The answer to /v1/status."""
-        return {"version": pacball_version(), "catalog": self._catalog(), "warnings": self.warnings()}
-
     def expiries(self) -> list[tuple[str, float]]:
         """The roles that expire first, and when."""
         served = self.standing.served
@@ -64,7 +61,8 @@ class Report:
         served = self.standing.served
         return None if served is None or served.signed_at is None else self.now - served.signed_at
 
-    def _catalog(self) -> dict[str, object]:
+    def section(self) -> dict[str, object]:
+        """The section `catalog` of /v1/status."""
         served, expiries, age = self.standing.served, self.expiries(), self.age_seconds()
         return {
             "version": served.version if served else None,
@@ -77,6 +75,23 @@ class Report:
             "fault": self.standing.fault,
         }
 
+    def metrics(self) -> Iterator[Metric]:
+        """What /metrics shows of the catalog."""
+        standing, age = self.standing, self.age_seconds()
+        good = float(standing.name == "good")
+        yield _gauge("catalog_state", "1 if the catalog is served as it lies in the store, otherwise 0", good)
+        if standing.served is not None:
+            yield _gauge("catalog_version", "Version of the timestamp that is served", standing.served.version)
+        if age is not None:
+            yield _gauge("catalog_timestamp_age_seconds", "Time since the served timestamp was signed", age)
+        expiry = _family("catalog_expiry_timestamp_seconds", "When a role expires, in seconds since 1970", "role")
+        for role, when in self.expiries():
+            expiry.add_metric([role], when)
+        yield expiry
+        yield _counter("catalog_refused", "States of the catalog that were not served", standing.refused)
+        failures = self.refresher.failures if self.refresher is not None else 0
+        yield _counter("catalog_refresh_failures", "Attempts to sign the catalog anew that failed", failures)
+
 
 def pacball_version() -> str:
     """The version of the installed distribution."""
@@ -86,36 +101,30 @@ def pacball_version() -> str:
         return _NOT_INSTALLED
 
 
-def encode_metrics(report: Report) -> bytes:
+def status_document(services: Services) -> dict[str, object]:
+    """The answer to /v1/status: a section of each service."""
+    return {"version": pacball_version(), **services.status(), "warnings": services.warnings()}
+
+
+def encode_metrics(metrics: Sequence[Metric]) -> bytes:
     """The answer to /metrics."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Metrics(report))
+    registry.register(_Collected([*metrics, _build_info()]))
     return generate_latest(registry)
 
 
-class _Metrics(Collector):
-    def __init__(self, report: Report) -> None:
-        self._report = report
+class _Collected(Collector):
+    def __init__(self, metrics: Sequence[Metric]) -> None:
+        self._metrics = metrics
 
-    def collect(self) -> Iterator[Metric]:
-        report, standing = self._report, self._report.standing
-        good = float(standing.name == "good")
-        yield _gauge("catalog_state", "1 if the catalog is served as it lies in the store, otherwise 0", good)
-        if standing.served is not None:
-            yield _gauge("catalog_version", "Version of the timestamp that is served", standing.served.version)
-        age = report.age_seconds()
-        if age is not None:
-            yield _gauge("catalog_timestamp_age_seconds", "Time since the served timestamp was signed", age)
-        expiry = _family("catalog_expiry_timestamp_seconds", "When a role expires, in seconds since 1970", "role")
-        for role, when in report.expiries():
-            expiry.add_metric([role], when)
-        yield expiry
-        yield _counter("catalog_refused", "States of the catalog that were not served", standing.refused)
-        failures = report.refresher.failures if report.refresher is not None else 0
-        yield _counter("catalog_refresh_failures", "Attempts to sign the catalog anew that failed", failures)
-        build = _family("build_info", "Always 1; the version is a label", "version")
-        build.add_metric([pacball_version()], 1)
-        yield build
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
+
+
+def _build_info() -> Metric:
+    build = _family("build_info", "Always 1; the version is a label", "version")
+    build.add_metric([pacball_version()], 1)
+    return build
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

@@ -9,19 +9,27 @@ from typing import TYPE_CHECKING
 
 from pacmirror.catalog import ServedCatalog
 from pacmirror.refreshing import Refresher
+from pacmirror.service import Service
 from pacmirror.status import Report
 from pacstore.errors import Refused
 from pacstore.trust.warnings import expiry_warnings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from prometheus_client.core import Metric
+
     from pacmirror.config import Config
     from pacmirror.files import PublicFiles
 
 _log = logging.getLogger(__name__)
 
 
-class Watch:
-    """The catalog, and who refreshes it, if this daemon has keys. Raises Refused for half a configuration."""
+class Watch(Service):
+    """The service `catalog`: what is served of it, and who refreshes it, if this daemon has keys.
+
+    Raises Refused for half a configuration.
+    """
 
     def __init__(self, config: Config, files: PublicFiles) -> None:
         if config.online_keys is None and (config.refresh_hours is not None or config.timestamp_days is not None):
@@ -34,10 +42,30 @@ class Watch:
         self._deadline: float | None = None
         self._warned: list[str] = []
 
-    async def report(self) -> Report:
-        """What is to be told now."""
-        standing = await self.catalog.look()
-        return Report(standing, self._refresher, self._limits.listed_roles, time.time())
+    @property
+    def name(self) -> str:
+        """The section of /v1/status."""
+        return "catalog"
+
+    def status(self) -> dict[str, object]:
+        """What is served, as of the last look."""
+        return self._report().section()
+
+    def metrics(self) -> Iterable[Metric]:
+        """The same as numbers."""
+        return self._report().metrics()
+
+    def warnings(self) -> list[str]:
+        """What is wrong with the catalog, what expires soon."""
+        return self._report().warnings()
+
+    def unready(self) -> str:
+        """Nothing can be told to clients while there is no catalog that may be served."""
+        standing = self.catalog.standing
+        return f"no catalog is served: {standing.fault}" if standing.served is None and standing.fault else ""
+
+    def _report(self) -> Report:
+        return Report(self.catalog.standing, self._refresher, self._limits.listed_roles, time.time())
 
     async def start(self) -> None:
         """Begin. Raises a PacballError if this daemon is to refresh the catalog and cannot."""

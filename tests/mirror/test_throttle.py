@@ -119,3 +119,18 @@ def test_all_sources_have_the_rate_together(tmp_path):
             assert sum(len(data) for _, data in source.ranges(pieces(8, 100_000))) == 800_000
             assert not any(one.is_bad for one in source.states())
     assert time.monotonic() - began > 1.2
+
+
+def test_the_rate_can_be_changed_while_it_runs():
+    clock = Clock()
+    throttle = Throttle(1_000_000, clock=clock)
+    clock.now += 10
+    throttle.take(250_000)
+    assert throttle.take(1_000_000) == pytest.approx(1.0)
+    throttle.change(None)
+    assert throttle.take(10**12) == 0
+    throttle.change(100_000)
+    assert throttle.take(100_000) == pytest.approx(1.0)
+    with pytest.raises(Refused, match="too few"):
+        throttle.change(10)
+    assert throttle.bytes_per_second == 100_000
