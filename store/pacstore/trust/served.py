@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Key, Metadata, MetaFile, Root, Signed, Snapshot, Targets, Timestamp
@@ -47,6 +47,17 @@ class DocumentReader(Protocol):
 
     def get(self, kind: DocumentKind, name: str, *, limit: int) -> bytes:
         """The document's bytes. Raises NotFound only if it is definitely absent, TooLarge, Unavailable."""
+
+
+@runtime_checkable
+class ChoosingReader(DocumentReader, Protocol):
+    """A reader that has a role's file in more than one place, and wants to know what was found to be right."""
+
+    def choose(self, role: str, meta: MetaFile) -> bytes:
+        """The bytes of the version of `role` that `meta` names, from where they are as it says. Raises as `get`."""
+
+    def accept(self, role: str, meta: MetaFile, data: bytes) -> None:
+        """Told of each file that `choose` gave, once its hash and its signatures were verified. What it raises is raised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +104,48 @@ class _Verified:
     keys: tuple[Key, ...]
 
 
-class Verifier:
-    """Verifies one state of a catalog after another. What it has verified of a role it does not read again.
+class VerifiedRoles:
+    """Which files of delegated roles were verified already, and when each expires; verifiers in several threads may share it."""
 
-    Not for use by several threads at once.
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[_Verified, float]] = {}
+
+    def expires(self, role: str, verified: _Verified) -> float | None:
+        """When the file of `role` expires, if exactly this was verified of it."""
+        known = self._known.get(role)
+        return known[1] if known is not None and known[0] == verified else None
+
+    def add(self, role: str, verified: _Verified, expires: float) -> None:
+        """Remember it, in the place of what was known of `role`."""
+        self._known[role] = verified, expires
+
+    def keep(self, roles: Iterable[str]) -> None:
+        """Forget all others."""
+        self._known = {role: known for role in roles if (known := self._known.get(role)) is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What a timestamp says that is signed by the keys of the root in force: its version, and the ids of the online keys."""
+
+    version: int
+    online_keys: tuple[str, ...]
+
+
+class Verifier:
+    """Verifies one state of a catalog after another. What it has verified of a role already it does not read again.
+
+    `known` may be shared with other verifiers of the same catalog. Not for use by several threads at once.
     """
 
-    def __init__(self, documents: DocumentReader) -> None:
+    def __init__(self, documents: DocumentReader, *, known: VerifiedRoles | None = None) -> None:
         self._documents = documents
-        self._verified: dict[str, tuple[_Verified, float]] = {}
+        self._known = known or VerifiedRoles()
+
+    def read_stamp(self, timestamp: bytes) -> Stamp:
+        """What the bytes of a timestamp say, nothing below it being looked at. Raises as `verify`."""
+        root, _ = self._roots()
+        return Stamp(_signed(timestamp, TIMESTAMP_NAME, Timestamp, root).version, _online_keys(root))
 
     def verify(self, timestamp: bytes, *, floors: Iterable[ServedState] = ()) -> ServedState:
         """The state that the bytes `timestamp` commit, if it may be served after all of `floors` were.
@@ -168,20 +212,23 @@ class Verifier:
             return {}
         if delegations.roles is None:
             raise Corrupt("delegates to hash bins, which no catalog of pacball does", place=Targets.type)
+        expires: dict[str, float] = {}
         for role, delegation in delegations.roles.items():
             meta = _meta(snapshot, role)
             # The keys belong to it: after a key was revoked, what that key alone had signed counts no more.
             keys = tuple(delegations.keys[keyid] for keyid in sorted(delegation.keyids) if keyid in delegations.keys)
             wanted = _Verified(_state(role, meta), delegation.threshold, keys)
-            if role not in self._verified or self._verified[role][0] != wanted:
-                signed = self._listed(role, meta, Targets, targets)
-                self._verified[role] = wanted, signed.expires.timestamp()
-        self._verified = {role: self._verified[role] for role in delegations.roles}
-        return {role: expires for role, (_, expires) in self._verified.items()}
+            known = self._known.expires(role, wanted)
+            if known is None:
+                known = self._listed(role, meta, Targets, targets).expires.timestamp()
+                self._known.add(role, wanted, known)
+            expires[role] = known
+        self._known.keep(delegations.roles)
+        return expires
 
     def _listed(self, role: str, meta: MetaFile, kind: type[S], delegator: Root | Targets) -> S:
         name = file_name(role, meta.version)
-        data = self._read(name, min(meta.length or METADATA_LIMITS.targets_bytes, METADATA_LIMITS.targets_bytes))
+        data = self._choose(role, meta)
         try:
             meta.verify_length_and_hashes(data)
         except RepositoryError as error:
@@ -191,7 +238,14 @@ class Verifier:
             raise Corrupt(
                 f"says that it is version {signed.version}", place=document_path(_CATALOG, name), hint=_RESTORE
             )
+        if isinstance(self._documents, ChoosingReader):
+            self._documents.accept(role, meta, data)
         return signed
+
+    def _choose(self, role: str, meta: MetaFile) -> bytes:
+        if isinstance(self._documents, ChoosingReader):
+            return self._documents.choose(role, meta)
+        return self._read(file_name(role, meta.version), metadata_bytes(meta))
 
     def _read(self, name: str, limit: int) -> bytes:
         try:
@@ -228,6 +282,11 @@ def decode_record(data: bytes, place: str) -> ServedState:
         expires=record["expires"],
         signed_at=record["signed_at"],
     )
+
+
+def metadata_bytes(meta: MetaFile) -> int:
+    """The most bytes that the file may have which `meta` names."""
+    return min(meta.length or METADATA_LIMITS.targets_bytes, METADATA_LIMITS.targets_bytes)
 
 
 def _signed(data: bytes, name: str, kind: type[S], delegator: Root | Targets, role: str = "") -> S:
