@@ -19,11 +19,11 @@ from paccli.keychain import open_or_create_catalog
 from pacstore.attributes import encode_attributes
 from pacstore.codec import KIND_ZSTD, compress
 from pacstore.digest import Digest
+from pacstore.holding import holdings_of
 from pacstore.links import links_of
 from pacstore.manifest import Manifest, encode_manifest
 from pacstore.pack import FOOTER_BYTES, FRAMES_BEGIN
 from pacstore.placement import Placement
-from pacstore.publish import holdings_of
 from pacstore.release import Release
 from pacstore.storage import DocumentKind, ObjectKind, ObjectStorage, object_path
 from pacstore.store import Store

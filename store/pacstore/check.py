@@ -20,11 +20,11 @@ from pacstore.digest import Digest
 from pacstore.documents import read_manifest, read_object, read_placement, read_provenance
 from pacstore.durable import wrapped
 from pacstore.errors import Corrupt, NotFound, PacballError
+from pacstore.holding import holdings_of
 from pacstore.holdings import Holdings
 from pacstore.limits import LIMITS, MIB
 from pacstore.links import links_of
 from pacstore.progress import Progress
-from pacstore.publish import holdings_of
 from pacstore.readback import Damage, Report, read_back, total_length
 from pacstore.reindex import check_index
 from pacstore.release import Release

@@ -9,14 +9,26 @@ from pacstore.confirm import confirm
 from pacstore.digest import Digest
 from pacstore.documents import read_manifest, read_object, read_placement
 from pacstore.errors import NotFound, TooLarge
+from pacstore.holdings import Holdings
 from pacstore.limits import LIMITS
 from pacstore.placement import Placement
-from pacstore.publish import holdings_of
-from pacstore.storage import DocumentKind, ObjectKind, Storage, object_path
+from pacstore.storage import DocumentKind, DocumentStorage, ObjectKind, Storage, object_path
 from pacstore.trust.targets import CatalogRelease
 
 
-def is_held(storage: Storage, entry: CatalogRelease) -> bool:
+def holdings_of(entry: CatalogRelease) -> Holdings:
+    """The holdings of a server that has this release with this placement."""
+    return Holdings(
+        release=entry.release,
+        tree_digest=entry.tree_digest,
+        manifest_digest=entry.manifest.digest,
+        attributes_digest=entry.attributes.digest,
+        placement_digest=entry.placement.digest,
+        placement_number=entry.placement_number,
+    )
+
+
+def is_held(storage: DocumentStorage, entry: CatalogRelease) -> bool:
     """Whether the holdings say that this release is here with this placement."""
     with suppress(NotFound, TooLarge):
         data = storage.get(DocumentKind.HOLDINGS, str(entry.release), limit=LIMITS.holdings_bytes)
@@ -25,7 +37,13 @@ def is_held(storage: Storage, entry: CatalogRelease) -> bool:
 
 
 def hold(storage: Storage, entry: CatalogRelease) -> None:
-    """Put the holdings of a release whose packs are here, each of them verified when it came.
+    """Put the holdings of a release whose packs are here, each of them verified when it came (see `verify_whole`)."""
+    verify_whole(storage, entry)
+    put_holdings(storage, entry)
+
+
+def verify_whole(storage: Storage, entry: CatalogRelease) -> Placement:
+    """The placement of a release, all of which is here; its packs were verified when they came.
 
     Its documents are read and compared with the catalog, and its placement with the tables of the packs. Raises NotFound for what
     is not here and Corrupt for what is not right, naming it.
@@ -39,8 +57,18 @@ def hold(storage: Storage, entry: CatalogRelease) -> None:
         message = f"is missing, and {len(missing) - 1} more of its packs" if len(missing) > 1 else "is missing"
         raise NotFound(message, place=object_path(ObjectKind.PACK, min(missing)))
     confirm(placement, manifest, storage)
+    return placement
+
+
+def put_holdings(storage: DocumentStorage, entry: CatalogRelease) -> None:
+    """Say that a release is here; only for who has verified it."""
     if not is_held(storage, entry):
         storage.put(DocumentKind.HOLDINGS, str(entry.release), holdings_of(entry).encode())
+
+
+def packs_of(placement: Placement) -> dict[Digest, int]:
+    """The packs that a placement names, with their lengths in bytes."""
+    return {placement.pack(number): length for number, length in enumerate(placement.pack_lengths.tolist())}
 
 
 def missing_packs(storage: Storage, entry: CatalogRelease) -> dict[Digest, int]:
@@ -50,11 +78,11 @@ def missing_packs(storage: Storage, entry: CatalogRelease) -> dict[Digest, int]:
 
 def _missing(storage: Storage, placement: Placement) -> dict[Digest, int]:
     missing = {}
-    for number, length in enumerate(placement.pack_lengths.tolist()):
+    for pack, length in packs_of(placement).items():
         try:
-            found = storage.size(ObjectKind.PACK, placement.pack(number))
+            found = storage.size(ObjectKind.PACK, pack)
         except NotFound:
             found = -1
         if found != length:
-            missing[placement.pack(number)] = length
+            missing[pack] = length
     return missing

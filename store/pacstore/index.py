@@ -10,39 +10,23 @@ before. It is deleted only while it is condemned, in the transaction that forget
 from __future__ import annotations
 
 import dataclasses
-import errno
-import os
-import sqlite3
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote
 
 import sqlalchemy as sa
 
+from pacstore.database import Database, Schema
 from pacstore.digest import DIGEST_BYTES, Digest
-from pacstore.durable import sync_directory, unavailable, wrapped
-from pacstore.errors import Corrupt, NewerFormat, Unavailable
+from pacstore.errors import Corrupt
 from pacstore.frames import FramePlace
-from pacstore.limits import KIB
 from pacstore.pack import Frame, Table
 
 SCHEMA_VERSION = 2
 _LOOKUP_BATCH = 500
-_SHARED_MEMORY_BYTES = 32 * KIB
-"""What SQLite needs beside a database in WAL mode at least."""
 _OFFSETS = 1 << 22
 """More than an offset inside a frame can be."""
-_DAMAGE = (
-    "malformed",
-    "not a database",
-    "no such table",
-    "no such column",
-    "unsupported file format",
-    "constraint failed",
-)
 
 _metadata = sa.MetaData()
 _packs = sa.Table(
@@ -80,6 +64,10 @@ _condemned = sa.Table(
     sa.Column("id", sa.LargeBinary(DIGEST_BYTES), primary_key=True),
     sqlite_with_rowid=False,
 )
+_SCHEMA = Schema(
+    "the index", SCHEMA_VERSION, _metadata, mend="run: pacball store reindex", newer="run: pacball store reindex"
+)
+"""Version 1 knew no condemned packs."""
 _next_frame = sa.text("SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'frames'")
 _INSERT_CHUNK = "INSERT OR REPLACE INTO chunks (id, frame, offset, length) VALUES (?, ?, ?, ?)"
 _RESTORE_CHUNK = "INSERT OR IGNORE INTO chunks (id, frame, offset, length) VALUES (?, ?, ?, ?)"
@@ -110,47 +98,16 @@ class ChunkIndex:
 
     def __init__(self, path: Path, *, read_only: bool = False, make: bool = True) -> None:
         self.path = path
-        if not path.exists():
-            if read_only or not make:
-                raise self.corrupt("it is missing")
-            _make(path)
-        self._engine = _engine(path, read_only=read_only)
-        try:
-            version = self._version()
-            self._check_version(version)
-            if version < SCHEMA_VERSION and not read_only:
-                self._upgrade()
-        except BaseException:
-            self.close()
-            raise
-
-    def _check_version(self, version: int) -> None:
-        if version > SCHEMA_VERSION:
-            message = f"has version {version}; this pacball knows {SCHEMA_VERSION}"
-            raise NewerFormat(
-                message, place=str(self.path), hint="install a newer pacball, or run: pacball store reindex"
-            )
-        if version < 1:
-            raise self.corrupt("it is empty")
-
-    def _upgrade(self) -> None:
-        """Version 1 knows no condemned packs. Several processes may do this at once."""
-        with self._connected() as connection:
-            _condemned.create(connection, checkfirst=True)
-            connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-    def _version(self) -> int:
-        with self._connected() as connection:
-            return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+        self._database = Database(path, _SCHEMA, read_only=read_only, make=make)
 
     def close(self) -> None:
         """Close the database. May be repeated."""
-        self._engine.dispose()
+        self._database.close()
 
     def find(self, ids: Sequence[bytes]) -> dict[bytes, ChunkPlace]:
         """The places of those of the chunks `ids` (32 bytes each) that the index has."""
         found: dict[bytes, ChunkPlace] = {}
-        with self._connected() as connection:
+        with self._database.reading() as connection:
             for start in range(0, len(ids), _LOOKUP_BATCH):
                 batch = ids[start : start + _LOOKUP_BATCH]
                 marks = ",".join("?" * len(batch))
@@ -175,7 +132,7 @@ class ChunkIndex:
             _frames.c.plain_length,
             _frames.c.digest,
         ).join(_packs, _packs.c.number == _frames.c.pack)
-        with self._connected() as connection:
+        with self._database.reading() as connection:
             for start in range(0, len(wanted), _LOOKUP_BATCH):
                 batch = wanted[start : start + _LOOKUP_BATCH]
                 rows = connection.execute(query.where(_frames.c.number.in_(batch)).order_by(_frames.c.number)).all()
@@ -193,8 +150,7 @@ class ChunkIndex:
         The frames of a pack are numbered one after another. Of a chunk that is known already, the new place is the better
         one: a publisher stores a chunk again only because its old frame is hardly used any more.
         """
-        with self._connected() as connection:
-            # The insert comes first: it takes the write lock, so that no other publisher numbers frames meanwhile.
+        with self._database.writing() as connection:
             insert = sa.insert(_packs).prefix_with("OR IGNORE").values(id=table.id.raw, length=table.pack_length)
             fresh = connection.execute(insert).rowcount == 1
             pack = connection.execute(sa.select(_packs.c.number).where(_packs.c.id == table.id.raw)).scalar_one()
@@ -215,18 +171,18 @@ class ChunkIndex:
     def claim(self, pack: Digest) -> None:
         """Let the pack be condemned no more: whoever is about to store it does so before it is visible."""
         if self.condemned(pack):
-            with self._connected() as connection:
+            with self._database.writing() as connection:
                 connection.execute(sa.delete(_condemned).where(_condemned.c.id == pack.raw))
 
     def condemned(self, pack: Digest) -> bool:
         """Whether the pack is condemned."""
         query = sa.select(sa.func.count()).where(_condemned.c.id == pack.raw)
-        with self._connected() as connection:
+        with self._database.reading() as connection:
             return bool(connection.execute(query).scalar_one())
 
     def all_condemned(self) -> list[Digest]:
         """Every pack that is condemned, by id."""
-        with self._connected() as connection:
+        with self._database.reading() as connection:
             rows = connection.execute(sa.select(_condemned.c.id).order_by(_condemned.c.id)).scalars().all()
         return [Digest(row) for row in rows]
 
@@ -235,7 +191,7 @@ class ChunkIndex:
 
         Repeating it changes nothing. What is not in the index is condemned, too.
         """
-        with self._connected() as connection:
+        with self._database.writing() as connection:
             connection.execute(sa.insert(_condemned).prefix_with("OR IGNORE").values(id=pack.raw))
             number = connection.execute(sa.select(_packs.c.number).where(_packs.c.id == pack.raw)).scalar_one_or_none()
             if number is None:
@@ -254,8 +210,7 @@ class ChunkIndex:
     @contextmanager
     def forgetting(self, pack: Digest) -> Iterator[bool]:
         """Forget a pack that is deleted inside, if it is still condemned, as the value says; nobody can claim it meanwhile."""
-        with self._connected() as connection:
-            # The delete comes first: it takes the write lock.
+        with self._database.writing() as connection:
             still = connection.execute(sa.delete(_condemned).where(_condemned.c.id == pack.raw)).rowcount == 1
             yield still
             if still:
@@ -268,7 +223,7 @@ class ChunkIndex:
 
         Of a chunk that is missing in the index nothing is said: it may be in another pack, and costs only space.
         """
-        with self._connected() as connection:
+        with self._database.reading() as connection:
             pack = sa.select(_packs.c.number).where(_packs.c.id == table.id.raw).scalar_subquery()
             numbers = connection.execute(sa.select(_frames.c.number).where(_frames.c.pack == pack)).scalars().all()
         frames = [
@@ -287,13 +242,13 @@ class ChunkIndex:
 
     def clear(self) -> None:
         """Forget every pack. Publishers that are at work find out and fail with a clear error; no frame number comes again."""
-        with self._connected() as connection:
+        with self._database.writing() as connection:
             for table in (_chunks, _frames, _packs, _condemned):
                 connection.execute(sa.delete(table))
 
     def packs(self) -> list[tuple[Digest, int]]:
         """Every pack of the index with its length in bytes, by id."""
-        with self._connected() as connection:
+        with self._database.reading() as connection:
             rows = connection.execute(sa.select(_packs.c.id, _packs.c.length).order_by(_packs.c.id)).all()
         if any(type(row[0]) is not bytes or len(row[0]) != DIGEST_BYTES for row in rows):
             raise self.corrupt("a pack's id is no digest")
@@ -301,7 +256,7 @@ class ChunkIndex:
 
     def counts(self) -> tuple[int, int, int]:
         """The numbers of packs, frames and chunks."""
-        with self._connected() as connection:
+        with self._database.reading() as connection:
             packs, frames, chunks = (
                 connection.execute(sa.select(sa.func.count()).select_from(t)).scalar_one()
                 for t in (_packs, _frames, _chunks)
@@ -310,17 +265,11 @@ class ChunkIndex:
 
     def check(self) -> None:
         """Raise Corrupt if the database is damaged as such."""
-        with self._connected() as connection:
-            result = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar_one()
-        if result != "ok":
-            raise self.corrupt(str(result))
+        self._database.check()
 
     def corrupt(self, fault: str) -> Corrupt:
         """The error that the index is damaged."""
-        return _corrupt(self.path, fault)
-
-    def _connected(self) -> AbstractContextManager[sa.Connection]:
-        return _connected(self._engine, self.path)
+        return self._database.corrupt(fault)
 
 
 def _first_frame(connection: sa.Connection, pack: int) -> int:
@@ -329,98 +278,11 @@ def _first_frame(connection: sa.Connection, pack: int) -> int:
     return int(first.scalar_one() or 0)
 
 
-def _sqlite_code(error: BaseException | None) -> int:
-    """The primary result code, without the details in its upper bits."""
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-
-
-def _is_full(path: Path, error: BaseException | None) -> bool:
-    """Whether the disk is full. SQLite says so only of the database; of the files beside it, it says I/O error or less."""
-    code = _sqlite_code(error)
-    if code not in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
-        return code == sqlite3.SQLITE_FULL
-    try:
-        found = os.statvfs(path.parent)
-    except OSError:
-        return False
-    free_bytes = found.f_bavail * found.f_frsize
-    return free_bytes < _SHARED_MEMORY_BYTES or (found.f_files > 0 and found.f_favail == 0)
-
-
 def _is_frame(row: Sequence[object]) -> bool:
     number, pack, *numbers, digest = row
     if not isinstance(pack, bytes) or not isinstance(digest, bytes):
         return False
     return len(pack) == len(digest) == DIGEST_BYTES and all(isinstance(n, int) and n >= 0 for n in (number, *numbers))
-
-
-def _url(path: Path, read_only: bool) -> str:
-    quoted = quote(path.absolute().as_posix())
-    if not read_only:
-        return f"sqlite+pysqlite:///file:{quoted}?mode=rwc&uri=true"
-    # A database in WAL mode can be read in a place that cannot be written only if it is declared immutable.
-    writable = os.access(path.parent, os.W_OK)
-    return f"sqlite+pysqlite:///file:{quoted}?mode=ro&uri=true{'' if writable else '&immutable=1'}"
-
-
-def _engine(path: Path, *, read_only: bool) -> sa.Engine:
-    engine = sa.create_engine(_url(path, read_only), connect_args={"timeout": 60, "uri": True})
-    sa.event.listen(engine, "connect", _pragmas(read_only))
-    return engine
-
-
-def _make(path: Path) -> None:
-    """Make an empty index at `path`, which appears there whole; of several that make it at once, the first one's stays.
-
-    SQLite waits for nobody when it changes a database to a write-ahead log: so that happens where nobody else is.
-    """
-    with wrapped(path), tempfile.TemporaryDirectory(prefix="index-", dir=path.parent) as directory:
-        fresh = Path(directory) / path.name
-        engine = _engine(fresh, read_only=False)
-        try:
-            with _connected(engine, fresh) as connection:
-                _metadata.create_all(connection)
-                connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        finally:
-            engine.dispose()  # which ends the log and removes it
-        with suppress(FileExistsError):
-            os.link(fresh, path)
-        sync_directory(path.parent)
-
-
-@contextmanager
-def _connected(engine: sa.Engine, path: Path) -> Iterator[sa.Connection]:
-    try:
-        with engine.begin() as connection:
-            yield connection
-    except UnicodeDecodeError as error:
-        # From Python's sqlite3, which shows messages that quote damaged names.
-        raise _corrupt(path, "its schema is no text") from error
-    except sa.exc.DatabaseError as error:
-        text = str(error.orig)
-        if any(word in text for word in _DAMAGE):
-            raise _corrupt(path, text) from error
-        if _is_full(path, error.orig):
-            raise unavailable(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), path) from error
-        busy = _sqlite_code(error.orig) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-        hint = "see which other process holds it" if busy else "check the disk that it is on"
-        raise Unavailable(f"the index cannot be used: {text}", place=str(path), hint=hint) from error
-
-
-def _corrupt(path: Path, fault: str) -> Corrupt:
-    return Corrupt(f"the index is damaged: {fault}", place=str(path), hint="run: pacball store reindex")
-
-
-def _pragmas(read_only: bool) -> Callable[[sqlite3.Connection, object], None]:
-    def set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
-        cursor = connection.cursor()
-        if not read_only:
-            cursor.execute("PRAGMA journal_mode = WAL")
-            cursor.execute("PRAGMA synchronous = FULL")
-        cursor.execute("PRAGMA cache_size = -16384")
-        cursor.close()
-
-    return set_pragmas
 
 
 def _frame_rows(table: Table, pack: int, first: int) -> Iterator[dict[str, object]]:

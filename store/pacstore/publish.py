@@ -23,8 +23,9 @@ from pacstore.document import Numbers
 from pacstore.documents import read_object
 from pacstore.errors import Corrupt, NotFound, Refused
 from pacstore.frames import FramePlace
-from pacstore.holdings import Holdings
+from pacstore.holding import packs_of
 from pacstore.ingest import Ingested, ingest
+from pacstore.ledger.completion import record_complete
 from pacstore.limits import LIMITS
 from pacstore.links import links_of
 from pacstore.manifest import Manifest
@@ -100,8 +101,8 @@ def publish(
         ingested = ingest(directory, store.storage, store.index, spools=store.staging, options=options, progress=quiet)
         # From when a document is found here, or a pack, until the catalog refers to it.
         with store.unswept():
-            entry = _store_documents(store, release, ingested, int(now()))
-            outcome = _commit(store, catalog, entry, keys, now(), sign_later=sign_later)
+            entry, packs = _store_documents(store, release, ingested, int(now()))
+            outcome = _commit(store, catalog, entry, packs, keys, now(), sign_later=sign_later)
     return Published(
         release=release,
         tree_digest=entry.tree_digest,
@@ -118,12 +119,19 @@ def publish(
 
 
 def _commit(
-    store: Store, catalog: Catalog, entry: CatalogRelease, keys: KeyRing, now: float, *, sign_later: bool
+    store: Store,
+    catalog: Catalog,
+    entry: CatalogRelease,
+    packs: dict[Digest, int],
+    keys: KeyRing,
+    now: float,
+    *,
+    sign_later: bool,
 ) -> Outcome:
     with store.catalog_lock():
         # Looked up again: another publisher may have been first, and its holdings must stay as they are.
         if catalog.release(entry.release) is None and catalog.waiting_release(entry.release) is None:
-            store.storage.put(DocumentKind.HOLDINGS, str(entry.release), holdings_of(entry).encode())
+            record_complete(store.ledger, store.storage, entry, packs, now=now)
         return catalog.publish(entry, keys, now=now, sign_later=sign_later)
 
 
@@ -165,7 +173,9 @@ def _compare(existing: CatalogRelease, found: Description) -> Published:
     )
 
 
-def _store_documents(store: Store, release: Release, ingested: Ingested, published: int) -> CatalogRelease:
+def _store_documents(
+    store: Store, release: Release, ingested: Ingested, published: int
+) -> tuple[CatalogRelease, dict[Digest, int]]:
     found = ingested.description
     signed_manifest = _store_object(store.storage, ObjectKind.MANIFEST, found.manifest)
     signed_attributes = _store_object(store.storage, ObjectKind.ATTRIBUTES, lambda: [found.attributes()])
@@ -175,20 +185,20 @@ def _store_documents(store: Store, release: Release, ingested: Ingested, publish
     )
     attributes = read_object(store.storage, ObjectKind.ATTRIBUTES, signed_attributes)
     Attributes.parse(attributes, manifest.tree, place="the new attributes")
-    number, placement = _store_placement(store, release, manifest, ingested)
+    placement, data = _store_placement(store, release, manifest, ingested)
     entry = CatalogRelease(
         release=release,
         tree_digest=manifest.tree.digest,
         manifest=signed_manifest,
         attributes=signed_attributes,
-        placement=SignedDocument.of_all([placement]),
-        placement_number=number,
+        placement=SignedDocument.of_all([data]),
+        placement_number=placement.number,
         total_bytes=manifest.tree.total_bytes,
         files=manifest.tree.files,
         published=published,
     )
     store.storage.link(links_of(entry))
-    return entry
+    return entry, packs_of(placement)
 
 
 def _store_object(storage: ObjectStorage, kind: ObjectKind, pieces: Callable[[], Iterable[bytes]]) -> SignedDocument:
@@ -200,19 +210,7 @@ def _store_object(storage: ObjectStorage, kind: ObjectKind, pieces: Callable[[],
     return signed
 
 
-def holdings_of(entry: CatalogRelease) -> Holdings:
-    """The holdings of a server that has this release with this placement."""
-    return Holdings(
-        release=entry.release,
-        tree_digest=entry.tree_digest,
-        manifest_digest=entry.manifest.digest,
-        attributes_digest=entry.attributes.digest,
-        placement_digest=entry.placement.digest,
-        placement_number=entry.placement_number,
-    )
-
-
-def _store_placement(store: Store, release: Release, manifest: Manifest, ingested: Ingested) -> tuple[int, bytes]:
+def _store_placement(store: Store, release: Release, manifest: Manifest, ingested: Ingested) -> tuple[Placement, bytes]:
     places = list(store.index.frames(np.unique(ingested.chunk_frames).tolist()))
     # An interrupted publish may have left a placement that no catalog names; public files never change, so count on.
     for number in count(1):
@@ -224,7 +222,7 @@ def _store_placement(store: Store, release: Release, manifest: Manifest, ingeste
         except Refused:
             if store.storage.get(DocumentKind.PLACEMENT, placement.document_name, limit=LIMITS.placement_bytes) != data:
                 continue
-        return number, data
+        return placement, data
     raise AssertionError("numbers do not end")
 
 

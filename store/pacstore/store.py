@@ -20,6 +20,7 @@ from pacstore.storage import STORE_MARKER, DocumentKind, ObjectKind
 
 if TYPE_CHECKING:
     from pacstore.index import ChunkIndex
+    from pacstore.ledger import Ledger
 
 _SETTINGS = "settings.json"
 _SETTINGS_BYTES = 64 * 1024
@@ -87,6 +88,18 @@ class Store:
             return ChunkIndex(self.index_path, read_only=not self.writable, make=make)
 
     @cached_property
+    def ledger(self) -> Ledger:
+        """What the store knows of its packs and releases, opened when it is first needed, made if it is missing.
+
+        Raises what `pacstore.database.Database` raises.
+        """
+        from pacstore.ledger import Ledger  # noqa: PLC0415 - as above
+        from pacstore.ledger.database import LEDGER_NAME  # noqa: PLC0415
+
+        with wrapped(self.state_dir):
+            return Ledger(self.state_dir / LEDGER_NAME, read_only=not self.writable)
+
+    @cached_property
     def state_dir(self) -> Path:
         """The directory of the databases. Raises Refused where it lies on a network file system."""
         directory = Path(str(self._settings().get("state_dir") or self.private))
@@ -141,6 +154,8 @@ class Store:
         """Close the databases. May be repeated."""
         if "index" in self.__dict__:
             self.index.close()
+        if "ledger" in self.__dict__:
+            self.ledger.close()
 
     def __enter__(self) -> Self:
         return self

@@ -210,7 +210,7 @@ def test_a_frame_whose_chunks_are_others(copy):
 
 def meaning(origin):
     """What the index says, without its numbers."""
-    with origin.store.index._connected() as connection:
+    with origin.store.index._database.writing() as connection:
         return set(
             connection.exec_driver_sql(
                 "SELECT hex(chunks.id), hex(packs.id), frames.offset, chunks.offset, chunks.length FROM chunks"
@@ -263,7 +263,7 @@ def test_a_damaged_index_is_named_and_cured(copy, tmp_path, damage):
 
 
 def test_a_newer_index_is_named_and_cured(copy):
-    with copy.store.index._connected() as connection:
+    with copy.store.index._database.writing() as connection:
         connection.exec_driver_sql("PRAGMA user_version = 2")
     copy.store.close()
     (damage,) = copy.check().damage
@@ -286,7 +286,7 @@ def test_a_newer_index_is_named_and_cured(copy):
     ],
 )
 def test_an_index_that_differs_from_the_packs_is_named(copy, statement):
-    with copy.store.index._connected() as connection:
+    with copy.store.index._database.writing() as connection:
         connection.exec_driver_sql(statement)
     report = copy.check()
     assert report.damage

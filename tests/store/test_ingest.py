@@ -324,7 +324,7 @@ def test_a_missing_old_pack_is_named(tmp_path, world):
 
 def test_an_index_that_names_a_wrong_place_is_noticed_when_chunks_are_written_again(tmp_path, world):
     new = half(tmp_path, world)
-    with world.index._connected() as connection:
+    with world.index._database.writing() as connection:
         connection.exec_driver_sql("UPDATE chunks SET offset = offset + 1")
     with pytest.raises(Corrupt, match=r"wrong place for a chunk.*store reindex"):
         world.ingest(new)

@@ -323,7 +323,7 @@ def test_what_a_stale_index_says_is_never_published(origin, trees, stale, share)
     origin.publish(trees[0])
     statement = STALE[stale]
     if statement:
-        with origin.store.index._connected() as connection:
+        with origin.store.index._database.writing() as connection:
             connection.exec_driver_sql(statement)
     else:
         storage = origin.store.storage

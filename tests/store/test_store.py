@@ -229,7 +229,7 @@ def test_a_damaged_index_is_put_aside(origin, trees, content):
     origin = origin.again()
     path = origin.store.index_path
     if content == "newer":
-        with origin.store.index._connected() as connection:
+        with origin.store.index._database.writing() as connection:
             connection.exec_driver_sql("PRAGMA user_version = 99")
         origin = origin.again()
     else:

@@ -16,13 +16,12 @@ from pacstore.backup.snapshot import snapshot
 from pacstore.digest import Digest
 from pacstore.durable import replace_file
 from pacstore.errors import Corrupt, NotFound, PacballError, Refused
-from pacstore.holding import hold, is_held
+from pacstore.holding import hold, holdings_of, is_held
 from pacstore.holdings import Holdings, decode_json, encode_json
 from pacstore.housekeeping import droppable_releases, retention_rules
 from pacstore.limits import KIB, LIMITS
 from pacstore.placement import placement_name
 from pacstore.progress import Progress
-from pacstore.publish import holdings_of
 from pacstore.readback import Damage
 from pacstore.release import Release
 from pacstore.storage import STORE_MARKER, DocumentKind, ObjectKind, document_path, object_path

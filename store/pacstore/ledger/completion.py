@@ -1,0 +1,76 @@
+"""The only ways in which a release becomes complete, ceases to be, and leaves: ledger and holdings file change together.
+
+A holdings file is written and removed inside the transaction that says the same, which other writers wait for: so none of them
+can damage a pack between the look at the ledger and the statement to the world.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pacstore.errors import Corrupt
+from pacstore.holding import packs_of, put_holdings, verify_whole
+from pacstore.ledger import packs, releases
+from pacstore.ledger.packs import PackState
+from pacstore.storage import DocumentKind, ObjectKind, object_path
+
+if TYPE_CHECKING:
+    from pacstore.digest import Digest
+    from pacstore.ledger.database import Ledger
+    from pacstore.release import Release
+    from pacstore.storage import DocumentStorage, Storage
+    from pacstore.trust.targets import CatalogRelease
+
+
+def complete(ledger: Ledger, storage: Storage, entry: CatalogRelease, *, now: float) -> None:
+    """Verify a release (see `pacstore.holding.verify_whole`), and say that it is complete, in the ledger and in public.
+
+    Raises NotFound for what is not here and Corrupt for what is not right; what was said before stays then.
+    """
+    placement = verify_whole(storage, entry)
+    record_complete(ledger, storage, entry, packs_of(placement), now=now)
+
+
+def record_complete(
+    ledger: Ledger, storage: DocumentStorage, entry: CatalogRelease, needed: Mapping[Digest, int], *, now: float
+) -> None:
+    """Like `complete`, for who has verified it just now: `needed` are its packs, with their lengths.
+
+    Raises Corrupt if one of them is known to be damaged.
+    """
+    with ledger.writing() as connection:
+        releases.want(connection, entry.release, now=now)
+        releases.need(connection, entry.release, needed, only=True)
+        packs.adopt(connection, needed, now=now)
+        lost = releases.missing(connection, entry.release)
+        if lost:
+            place = object_path(ObjectKind.PACK, min(lost))
+            raise Corrupt("is known to be damaged", place=place, hint="run: pacball store check --repair")
+        releases.set_complete(connection, entry.release, placement_number=entry.placement_number, now=now)
+        put_holdings(storage, entry)
+
+
+def withdraw(ledger: Ledger, storage: DocumentStorage, release: Release, *, reason: str, now: float) -> None:
+    """Take back that a release is complete, for `reason`, and its holdings. Its packs stay what they are."""
+    with ledger.writing() as connection:
+        releases.set_partial(connection, release, reason=reason, now=now)
+        storage.remove(DocumentKind.HOLDINGS, str(release))
+
+
+def spoil(ledger: Ledger, storage: DocumentStorage, pack: Digest, *, now: float) -> set[Release]:
+    """Record that a pack has bad frames: no release that needs it is complete any longer, or held. Those releases."""
+    with ledger.writing() as connection:
+        packs.set_state(connection, pack, PackState.DAMAGED)
+        found = releases.needing(connection, [pack])
+        for release in found:
+            releases.hurry(connection, release, now=now)
+            storage.remove(DocumentKind.HOLDINGS, str(release))
+    return found
+
+
+def drop(ledger: Ledger, storage: DocumentStorage, release: Release) -> None:
+    """Let a release go: its holdings, then its place in the ledger. Its packs and documents are left to the collection."""
+    with ledger.writing() as connection:
+        storage.remove(DocumentKind.HOLDINGS, str(release))
+        releases.forget(connection, release)
