@@ -11,6 +11,7 @@ from pacmirror.hours import RateHours
 from pacmirror.limits import ServerLimits
 from pacmirror.proxies import Proxies
 from pacstore.errors import Refused, printable
+from pacstore.subscription import Subscription
 from pacstore.trust.keyring import Secrets
 from pacstore.trust.served import RECORD_NAME
 
@@ -35,17 +36,6 @@ class UpstreamConfig:
     proxies: Proxies | None = None
     ca_file: Path | None = None
     tokens: Mapping[str, Path] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Subscription:
-    """Releases to hold whole: those whose names match `pattern` (`*` and `?`).
-
-    Of each line and platform the newest `keep`; None is all.
-    """
-
-    pattern: str
-    keep: int | None = None
 
 
 @dataclass(frozen=True)

@@ -24,32 +24,32 @@ _HINT = f"write the name of a release with * for what may differ, in quotes, for
 
 @dataclass(frozen=True, slots=True, order=True)
 class Subscription:
-    """The releases whose names match the pattern `releases`; of each project and platform the newest `keep`, None: all.
+    """The releases whose names match the `pattern`; of each project and platform the newest `keep`, None: all.
 
     Raises Refused for what is no pattern, or no number.
     """
 
-    releases: str
+    pattern: str
     keep: int | None = None
 
     def __post_init__(self) -> None:
-        fault = _fault(self.releases)
+        fault = _fault(self.pattern)
         if fault:
-            raise Refused(f"the pattern {fault}", place=printable(str(self.releases)[:_PATTERN_BYTES]), hint=_HINT)
+            raise Refused(f"the pattern {fault}", place=printable(str(self.pattern)[:_PATTERN_BYTES]), hint=_HINT)
         if self.keep is not None and not (type(self.keep) is int and 1 <= self.keep <= KEEP_MOST):
             message = f"the number of releases to keep is from 1 to {KEEP_MOST}"
-            raise Refused(message, place=self.releases, hint="leave it out to keep all of them")
+            raise Refused(message, place=self.pattern, hint="leave it out to keep all of them")
 
     def __str__(self) -> str:
-        return self.releases if self.keep is None else f"{self.releases}, the newest {self.keep}"
+        return self.pattern if self.keep is None else f"{self.pattern}, the newest {self.keep}"
 
     def matches(self, release: Release) -> bool:
         """Whether the pattern matches the name of a release."""
-        return fnmatch.fnmatchcase(str(release), self.releases)
+        return fnmatch.fnmatchcase(str(release), self.pattern)
 
     def select(self, releases: Iterable[CatalogRelease]) -> list[CatalogRelease]:
         """Those of the `releases` that are meant: withdrawn ones neither count nor are among them."""
-        expression = re.compile(fnmatch.translate(self.releases))
+        expression = re.compile(fnmatch.translate(self.pattern))
         matching = [e for e in releases if e.withdrawal is None and expression.match(str(e.release))]
         if self.keep is None:
             return matching

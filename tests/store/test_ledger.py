@@ -154,18 +154,20 @@ def test_failures_are_counted_and_forgotten_when_it_is_complete(ledger):
     with ledger.writing() as connection:
         releases.want(connection, OLD, now=1.0)
         for attempt in (1, 2):
-            releases.retry(connection, OLD, now=attempt)
+            releases.retry(connection, OLD)
             assert releases.find(connection, OLD).state is ReleaseState.PARTIAL
-            releases.fail(connection, OLD, reason="no route", next_at=10.0 * attempt, now=3.0)
+            releases.fail(connection, OLD, reason="no route", next_at=10.0 * attempt)
         row = releases.find(connection, OLD)
         assert (row.state, row.attempts, row.reason, row.next_at) == (ReleaseState.FAILED, 2, "no route", 20.0)
+        assert releases.behind_since(connection) == row.since == 1.0
         releases.set_complete(connection, OLD, placement_number=3, now=4.0)
         row = releases.find(connection, OLD)
         assert (row.state, row.attempts, row.reason, row.since) == (ReleaseState.COMPLETE, 0, "", 4.0)
         # A newer placement that does not come leaves what is held in place.
-        releases.fail(connection, OLD, reason="no route", next_at=99.0, now=5.0)
+        releases.fail(connection, OLD, reason="no route", next_at=99.0)
         row = releases.find(connection, OLD)
         assert (row.state, row.attempts, row.since) == (ReleaseState.COMPLETE, 1, 4.0)
+        assert releases.behind_since(connection) is None
 
 
 def test_what_leaves_may_stay_after_all(ledger):
@@ -186,7 +188,7 @@ def test_releases_are_shown_page_by_page(ledger):
     with ledger.writing() as connection:
         for number in range(25):
             releases.want(connection, Release.parse(f"Demo-{number:02}-x"), now=1.0)
-        releases.fail(connection, Release.parse("Demo-07-x"), reason="r", next_at=2.0, now=1.0)
+        releases.fail(connection, Release.parse("Demo-07-x"), reason="r", next_at=2.0)
         found, after = [], ""
         while page := releases.page(connection, after=after, limit=10):
             assert len(page) <= 10

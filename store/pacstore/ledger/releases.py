@@ -49,6 +49,7 @@ RELEASES = sa.Table(
 )
 keep_totals(RELEASES, by="state", size="held_bytes", values=ReleaseState)
 sa.Index("releases_by_state", RELEASES.c.state, RELEASES.c.name)
+sa.Index("releases_by_time", RELEASES.c.state, RELEASES.c.since)
 
 _needs = sa.Table(
     "release_packs",
@@ -82,7 +83,8 @@ class ReleaseRow:
 
     `total_bytes` of its packs (0 before its placement is here) and `held_bytes` of them that are here. `reason` says why the
     last attempt failed, empty if none did since it was complete; `attempts` failed in a row; the next one is at `next_at`.
-    `since`: when the state became this one; `leaves_at`: when it is dropped, None if nothing says that it should be.
+    `since`: when it became complete, or ceased to be, or was first wanted; `leaves_at`: when it is dropped, None if nothing
+    says that it should be.
     """
 
     release: Release
@@ -145,25 +147,19 @@ def hold_bytes(connection: sa.Connection, release: Release, held_bytes: int) -> 
     _update(connection, release, held_bytes=held_bytes)
 
 
-def retry(connection: sa.Connection, release: Release, *, now: float) -> None:
+def retry(connection: sa.Connection, release: Release) -> None:
     """Begin the next attempt: what failed is on its way again. Its reason stays until it is complete."""
     failed = RELEASES.c.state == ReleaseState.FAILED
-    _update(
-        connection,
-        release,
-        state=sa.case((failed, ReleaseState.PARTIAL.value), else_=RELEASES.c.state),
-        since=sa.case((failed, now), else_=RELEASES.c.since),
-    )
+    _update(connection, release, state=sa.case((failed, ReleaseState.PARTIAL.value), else_=RELEASES.c.state))
 
 
-def fail(connection: sa.Connection, release: Release, *, reason: str, next_at: float, now: float) -> None:
+def fail(connection: sa.Connection, release: Release, *, reason: str, next_at: float) -> None:
     """Record that an attempt failed. A release that is complete with an older placement stays so."""
     complete = RELEASES.c.state == ReleaseState.COMPLETE
     _update(
         connection,
         release,
         state=sa.case((complete, RELEASES.c.state), else_=ReleaseState.FAILED.value),
-        since=sa.case((complete, RELEASES.c.since), else_=now),
         reason=reason,
         attempts=RELEASES.c.attempts + 1,
         next_at=next_at,
@@ -226,6 +222,15 @@ def missing(connection: sa.Connection, release: Release) -> set[Digest]:
         .where(RELEASES.c.name == str(release), sa.func.coalesce(PACKS.c.state, "") != PackState.WHOLE)
     )
     return {Digest(pack) for pack in connection.execute(query).scalars()}
+
+
+def behind_since(connection: sa.Connection) -> float | None:
+    """Since when a release that is wanted has not been complete, the earliest of all; None if all are. In constant time."""
+    moments = (
+        connection.execute(sa.select(sa.func.min(RELEASES.c.since)).where(RELEASES.c.state == state)).scalar_one()
+        for state in (ReleaseState.PARTIAL, ReleaseState.FAILED)
+    )
+    return min((moment for moment in moments if moment is not None), default=None)
 
 
 def release_totals(connection: sa.Connection) -> dict[ReleaseState, Total]:

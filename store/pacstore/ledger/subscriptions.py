@@ -11,7 +11,7 @@ from pacstore.subscription import Subscription
 _subscriptions = sa.Table(
     "subscriptions",
     TABLES,
-    sa.Column("releases", sa.String, primary_key=True),
+    sa.Column("pattern", sa.String, primary_key=True),
     sa.Column("keep", sa.Integer),
     sa.Column("made_at", sa.Float, nullable=False),
 )
@@ -22,18 +22,18 @@ def add(connection: sa.Connection, subscription: Subscription, *, now: float) ->
     values = {"keep": subscription.keep, "made_at": now}
     connection.execute(
         insert(_subscriptions)
-        .values(releases=subscription.releases, **values)
-        .on_conflict_do_update(index_elements=["releases"], set_=values)
+        .values(pattern=subscription.pattern, **values)
+        .on_conflict_do_update(index_elements=["pattern"], set_=values)
     )
 
 
 def remove(connection: sa.Connection, pattern: str) -> bool:
     """Remove the subscription with this pattern; whether there was one."""
-    result = connection.execute(sa.delete(_subscriptions).where(_subscriptions.c.releases == pattern))
+    result = connection.execute(sa.delete(_subscriptions).where(_subscriptions.c.pattern == pattern))
     return result.rowcount > 0
 
 
 def listed(connection: sa.Connection) -> tuple[Subscription, ...]:
     """All of them, by pattern."""
-    query = sa.select(_subscriptions.c.releases, _subscriptions.c.keep).order_by(_subscriptions.c.releases)
-    return tuple(Subscription(row.releases, row.keep) for row in connection.execute(query))
+    query = sa.select(_subscriptions.c.pattern, _subscriptions.c.keep).order_by(_subscriptions.c.pattern)
+    return tuple(Subscription(row.pattern, row.keep) for row in connection.execute(query))
