@@ -205,6 +205,7 @@ class Building:
             Copying(wanted, writer, self.progress).copy(crew, seeds)
             self._drop_ended(attempt, seeds)
             reused = wanted.bytes_of(wanted.have.nonzero()[0].astype("i4"))
+            seeds.close()
             downloading.download(crew, placement)
         return reused
 

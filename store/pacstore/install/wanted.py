@@ -71,14 +71,17 @@ class Wanted:
         new = np.ones(len(keys), dtype=bool)
         new[1:] = keys[1:] != keys[:-1]
         self._firsts = np.append(np.flatnonzero(new), len(keys)).astype(np.int32)
-        self.ids: Column8 = keys[new].view(np.uint8).reshape(-1, DIGEST_BYTES)
         self.examples: Numbers32 = self._order[self._firsts[:-1]]
         self.lengths: Column32 = manifest.chunk_lengths[self.examples]
-        self.have: Flags = np.zeros(len(self.ids), dtype=bool)
+        self.have: Flags = np.zeros(len(self.examples), dtype=bool)
 
     @property
     def chunks(self) -> int:
-        return len(self.ids)
+        return len(self.examples)
+
+    def ids(self, numbers: Numbers32 | None = None) -> Column8:
+        """The ids of all chunks, ascending, or of these: gathered anew each time, since they are as large as the manifest's."""
+        return self.manifest.chunk_ids[self.examples if numbers is None else self.examples[numbers]]
 
     def bytes_of(self, numbers: Numbers32) -> int:
         """How many bytes of the release's files these chunks make up, counted wherever they occur."""
@@ -111,7 +114,7 @@ class Wanted:
         files = self.places.files(positions)
         return Batch(
             numbers.tolist(),
-            self.ids[numbers].tobytes(),
+            self.ids(numbers).tobytes(),
             self.lengths[numbers].tolist(),
             ends.tolist(),
             files.tolist(),

@@ -134,8 +134,8 @@ class _Search:
     """One search, by several threads."""
 
     def __init__(self, wanted: Wanted, missing: Flags, listing: Listing, skipped: Skipped, progress: Progress) -> None:
-        self._keys = row_keys(wanted.ids)
-        self._ids = wanted.ids
+        self._ids = wanted.ids()
+        self._keys = row_keys(self._ids)
         self._missing = missing.copy()
         self._left = int(missing.sum())
         self._listing = listing

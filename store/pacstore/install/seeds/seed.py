@@ -175,6 +175,8 @@ class Seeds:
         return [(name, count) for name, count in found if count]
 
     def close(self) -> None:
-        """Let go of the directories."""
+        """Let go of the directories, and of all that is known of the seeds. May be repeated."""
         while self.used:
             os.close(self.used.pop().top)
+        self.wholes = None
+        self._first = self._second = _Claims(0)

@@ -174,11 +174,12 @@ def _left_alone(
 def common_chunks(manifest: Manifest, wanted: Wanted) -> tuple[Numbers32, Numbers32]:
     """The wanted chunks that `manifest` has too, and their numbers in it."""
     numbers, chunks = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=np.int32)]
-    keys = row_keys(wanted.ids)
+    wanted_ids = wanted.ids()
+    keys = row_keys(wanted_ids)
     for first in range(0, manifest.chunks if wanted.chunks else 0, _SEARCH_CHUNKS):
         ids = manifest.chunk_ids[first : first + _SEARCH_CHUNKS]
         at = np.minimum(np.searchsorted(keys, row_keys(ids)), wanted.chunks - 1)
-        found = np.flatnonzero((wanted.ids[at] == ids).all(axis=1))
+        found = np.flatnonzero((wanted_ids[at] == ids).all(axis=1))
         numbers.append(at[found].astype(np.int32))
         chunks.append((found + first).astype(np.int32))
     return np.concatenate(numbers), np.concatenate(chunks)
