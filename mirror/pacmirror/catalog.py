@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pacmirror.config import Config
     from pacmirror.files import PublicFiles
     from pacmirror.judging import Verdict
-    from pacstore.trust.served import ServedState
+    from pacstore.trust.served import ServedState, VerifiedRoles
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +59,11 @@ class ServedCatalog:
         self._ended = 0
         self._not_before = 0.0
         self._again_at = 0.0
+
+    @property
+    def known(self) -> VerifiedRoles:
+        """What was verified of it, for others who verify the same."""
+        return self._judge.known
 
     async def timestamp(self) -> bytes:
         """The bytes of timestamp.json. Raises NotFound if there is no catalog, Unavailable if none may be served."""

@@ -19,10 +19,11 @@ from pacstore.durable import replace_file
 from pacstore.errors import Corrupt, NotFound, PacballError, Unavailable
 from pacstore.storage import DocumentKind, document_path
 from pacstore.trust.metadata import METADATA_LIMITS, TIMESTAMP_NAME, file_name
-from pacstore.trust.served import RECORD_BYTES, RECORD_NAME, Verifier, decode_record, encode_record
+from pacstore.trust.served import RECORD_BYTES, RECORD_NAME, VerifiedRoles, Verifier, decode_record, encode_record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from pacmirror.config import Config
     from pacmirror.files import PublicFiles
@@ -49,12 +50,16 @@ class Verdict:
 
 
 class Judge:
-    """Judges the catalog of one store; `judge` is called by one thread at a time, `look` by any."""
+    """Judges the catalog of one store; `judge` is called by one thread at a time, `look` by any.
+
+    `known`: what it has verified, which others may share who verify the same catalog.
+    """
 
     def __init__(self, config: Config, files: PublicFiles) -> None:
         self._files = files
         self._record = config.served_record
-        self._verifier = Verifier(_Documents(files))
+        self.known = VerifiedRoles()
+        self._verifier = Verifier(_Documents(files), known=self.known)
         self._last: ServedState | None = None
         self._damage = ""
 
@@ -111,9 +116,7 @@ class Judge:
 
     def _read_record(self) -> ServedState | None:
         try:
-            return decode_record(read_bounded(self._record, RECORD_BYTES), _RECORD)
-        except NotFound:
-            return None
+            return read_record(self._record)
         except Unavailable:
             return None  # then it cannot be written either, and that is noted
         except PacballError as error:
@@ -129,6 +132,14 @@ class Judge:
         except PacballError as error:
             return f"{_RECORD}: {error.message}: what is served is remembered only until the daemon ends"
         return ""
+
+
+def read_record(path: Path) -> ServedState | None:
+    """What was served last; None if that is not known. Raises Corrupt, TooLarge or Unavailable."""
+    try:
+        return decode_record(read_bounded(path, RECORD_BYTES), _RECORD)
+    except NotFound:
+        return None
 
 
 class _Documents:

@@ -50,6 +50,25 @@ class ServerLimits:
 
 
 @dataclass(frozen=True)
+class ReplicationLimits:
+    """How a mirror follows the catalogs of its upstreams.
+
+    `backoff_seconds`: the pause after a look that failed; each further failure doubles it, up to the time between looks.
+    `least_seconds`: between two looks, whatever upstreams or clients ask for. `jitter`: the share by which pauses differ at random.
+    `tidy_seconds`: between two looks for superseded files, which are kept for `grace_seconds` after nothing names them any more.
+    `listed_sources`, `listed_faults`: how many of them status shows.
+    """
+
+    backoff_seconds: float = 1.0
+    least_seconds: float = 0.25
+    jitter: float = 0.2
+    tidy_seconds: float = 600.0
+    grace_seconds: float = 6 * 3600.0
+    listed_sources: int = 64
+    listed_faults: int = 20
+
+
+@dataclass(frozen=True)
 class ClientLimits:
     """Bounds of `HttpSource`.
 

@@ -164,6 +164,10 @@ class Single(PartSource):
         super().__init__(part or member.part)
         self._member = member
 
+    def is_paused(self) -> bool:
+        """Whether it did badly, and should not be asked while there are others."""
+        return self._member.pause_left() > 0
+
     def wait(self, transfer: Transfer[T]) -> T:
         with self._member.judged():
             return super().wait(transfer)

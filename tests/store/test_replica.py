@@ -253,10 +253,22 @@ def test_two_daemons_over_one_store_do_not_undo_each_other(catalog):
                 fast.refresh(source_of(catalog))
             return data
 
-    source = Meanwhile(early.files)
-    with pytest.raises(StoreFailed, match="another process"):
-        slow.refresh(source)
+    # The slow one begins again, and finds that its source is behind.
+    assert slow.refresh(Meanwhile(early.files)).outcome is Outcome.OLDER
     assert storage.files[STAMP] == catalog.stamp
+
+
+def test_a_store_that_others_change_all_the_time_is_left_to_them(catalog):
+    storage, replica = copied(catalog)
+    catalog.commit("line-Alpha")
+
+    class Restless(MemorySource):
+        def read(self, path, *, limit):
+            storage.files[STAMP] += b" "
+            return super().read(path, limit=limit)
+
+    with pytest.raises(StoreFailed, match="all the time"):
+        replica.refresh(Restless(catalog.files))
 
 
 # Hostile upstreams

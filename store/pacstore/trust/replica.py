@@ -15,6 +15,7 @@ import enum
 import hashlib
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from tuf.api.exceptions import RepositoryError
@@ -23,7 +24,7 @@ from tuf.api.metadata import Root, Timestamp
 from pacstore.errors import Corrupt, NotFound, PacballError, Refused, TooLarge, Unavailable, Untrusted
 from pacstore.limits import GIB
 from pacstore.storage import Clock, DocumentKind, DocumentStorage, document_path
-from pacstore.trust.incoming import Incoming, storing
+from pacstore.trust.incoming import Incoming, StoreFailed, storing
 from pacstore.trust.metadata import FIRST_ROOT_NAME, METADATA_LIMITS, TIMESTAMP_NAME, file_name, verify_root
 from pacstore.trust.pins import check_root, fingerprint
 from pacstore.trust.served import ServedState, VerifiedRoles, Verifier
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _CATALOG = DocumentKind.CATALOG
 _TIMESTAMP_PATH = document_path(_CATALOG, TIMESTAMP_NAME)
+_ATTEMPTS = 3
 _OTHER = "use another source, and tell the operator of this one"
 
 
@@ -69,7 +71,7 @@ class Look:
 
 
 class Replica:
-    """The copy in `documents`. Not for use by several threads at once; other processes may work on the same store.
+    """The copy in `documents`. Several threads may refresh it at once, each from a source of its own; so may other processes.
 
     `pinned` is the root that the catalog must have; without it, the first root that is seen is believed, and kept. `floors`
     gives states that were served before. `lock` is held while a new state becomes visible. `known` may be shared with others
@@ -96,13 +98,25 @@ class Replica:
         self._lock = lock
         self._known = known or VerifiedRoles()
         self._limits = limits or ReplicaLimits()
+        self._showing = Lock()
+
+    def refuse_other_root(self) -> None:
+        """Raise Refused if another root is here than the pinned one."""
+        if self._pinned is None:
+            return
+        version = verify_root(self._pinned).version
+        here = self._root_here(version)
+        if here is not None and here != self._pinned:
+            hint = "give the root of this catalog, or another directory for the store of the other one"
+            place = document_path(_CATALOG, file_name(Root.type, version))
+            raise Refused("the catalog here has another root than the trusted one", place=place, hint=hint)
 
     def load(self) -> ServedState | None:
         """What is here already, verified; None if there is no catalog, or none that verifies: that is fetched anew.
 
         Raises Refused if it has another root than the pinned one, Unavailable if it cannot be read.
         """
-        self._refuse_other_root()
+        self.refuse_other_root()
         with suppress(NotFound, Corrupt, TooLarge, Untrusted):
             stamp = self._documents.get(_CATALOG, TIMESTAMP_NAME, limit=METADATA_LIMITS.timestamp_bytes)
             self.held = Verifier(self._documents, known=self._known).verify(stamp, floors=self._floors())
@@ -125,8 +139,20 @@ class Replica:
         TooLarge or Refused for a catalog that must not be taken over, NotFound if there is none, Unavailable, with places that
         name the source; StoreFailed if our own disk fails. What was held before then still is.
         """
-        floors = [state for state in (self.held, *self._floors()) if state is not None]
+        for _ in range(_ATTEMPTS):
+            look = self._attempt(source, progress, whole=whole)
+            if look is not None:
+                return look
+        raise StoreFailed(
+            "others change the catalog here all the time", place=_TIMESTAMP_PATH, hint="it is tried again"
+        )
+
+    def _attempt(self, source: Source, progress: Callable[[int], None], *, whole: bool) -> Look | None:
+        """A look; None if another thread or process changed what is here before it was over."""
         shown = self._shown()
+        self._catch_up(shown)
+        held = self.held
+        floors = [state for state in (held, *self._floors()) if state is not None]
         incoming = self._incoming(source, floors)
         with _judged(source):
             stamp = source.read(_TIMESTAMP_PATH, limit=METADATA_LIMITS.timestamp_bytes)
@@ -134,7 +160,6 @@ class Replica:
             signed = verifier.read_stamp(stamp)
             self._check_version(signed.version)
             progress(signed.version)
-            held = self.held
             if held is not None and not incoming.has_new_roots() and signed.online_keys == held.online_keys:
                 if signed.version < held.version:
                     return Look(Outcome.OLDER, signed.version)
@@ -142,16 +167,26 @@ class Replica:
                     return Look(Outcome.SAME, signed.version)
             state = verifier.verify(stamp, floors=floors)
             self._check(state)
-        self._show(incoming, state, shown)
-        return Look(Outcome.SAME if held is not None and held == state else Outcome.NEWER, state.version)
+        if not self._show(incoming, state, shown):
+            return None
+        return Look(Outcome.SAME if held == state else Outcome.NEWER, state.version)
 
-    def _show(self, incoming: Incoming, state: ServedState, before: bytes) -> None:
-        with storing(), self._lock():
-            if self._shown() not in (before, state.timestamp):
-                hint = "it is tried again"
-                raise Unavailable("another process has changed the catalog meanwhile", place=_TIMESTAMP_PATH, hint=hint)
+    def _catch_up(self, shown: bytes) -> None:
+        """Hold what another process has put here, if it is right and newer."""
+        held = self.held
+        if not shown or (held is not None and shown == held.timestamp):
+            return
+        floors = (held,) if held is not None else ()
+        with suppress(PacballError):
+            self.held = Verifier(self._documents, known=self._known).verify(shown, floors=floors)
+
+    def _show(self, incoming: Incoming, state: ServedState, before: bytes) -> bool:
+        with storing(), self._showing, self._lock():
+            if self._shown() != before:
+                return False
             incoming.show(state.timestamp)
-        self.held = state
+            self.held = state
+            return True
 
     def _shown(self) -> bytes:
         """The timestamp that readers see here now; empty if there is none that can be read."""
@@ -189,16 +224,6 @@ class Replica:
             verify_root(data)
             return data
         return None
-
-    def _refuse_other_root(self) -> None:
-        if self._pinned is None:
-            return
-        version = verify_root(self._pinned).version
-        here = self._root_here(version)
-        if here is not None and here != self._pinned:
-            hint = "give the root of this catalog, or another directory for the store of the other one"
-            place = document_path(_CATALOG, file_name(Root.type, version))
-            raise Refused("the catalog here has another root than the trusted one", place=place, hint=hint)
 
     def _check(self, state: ServedState) -> None:
         if self._pinned is not None and verify_root(self._pinned).version > state.root_version:
