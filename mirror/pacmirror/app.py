@@ -9,14 +9,19 @@ from aiohttp import web
 
 from pacmirror.answers import answer_errors, set_common_headers
 from pacmirror.files import PublicFiles
-from pacmirror.routes import CONFIG, FILES, SERVICES, WATCH, add_routes
+from pacmirror.replication import Replication
+from pacmirror.routes import CONFIG, FILES, REPLICATION, SERVICES, WATCH, add_routes
 from pacmirror.service import Service, Services
+from pacmirror.upstream import make_mirror_list
 from pacmirror.watch import Watch
+from pacstore.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
     from pacmirror.config import Config
+    from pacmirror.mirrors import MirrorList
 
 
 def make_app(config: Config) -> web.Application:
@@ -31,6 +36,11 @@ def make_app(config: Config) -> web.Application:
     app[WATCH] = Watch(config, app[FILES])
     # They start in this order, after the store was looked at, and end in the opposite one.
     services: list[Service] = [app[WATCH]]
+    if config.is_mirror:
+        mirrors = make_mirror_list(config.upstream)
+        app.cleanup_ctx.append(_close(mirrors))
+        app[REPLICATION] = Replication(config, app[WATCH].catalog, mirrors.singles())
+        services.append(app[REPLICATION])
     app[SERVICES] = Services(services, drain_seconds=config.limits.drain_seconds)
     app.cleanup_ctx.append(_require_store)
     app.cleanup_ctx.append(_run_services)
@@ -40,9 +50,23 @@ def make_app(config: Config) -> web.Application:
 
 
 async def _require_store(app: web.Application) -> AsyncIterator[None]:
-    """Half a configuration is refused: without a store the daemon does not start."""
+    """Half a configuration is refused: without a store the daemon does not start. That of a mirror may begin empty."""
+    if app[CONFIG].is_mirror:
+        await asyncio.to_thread(_make_store, app[CONFIG].store)
     await asyncio.to_thread(app[FILES].check)
     yield
+
+
+def _make_store(path: Path) -> None:
+    Store.create(path).close()
+
+
+def _close(mirrors: MirrorList) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def close(_: web.Application) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(mirrors.close)
+
+    return close
 
 
 async def _run_services(app: web.Application) -> AsyncIterator[None]:

@@ -1,4 +1,4 @@
-"""Feed: the catalog of one upstream, looked at again and again: at once when it says that there is something new, else by polling.
+"""Feed: the catalog of one upstream, looked at at once when it says that there is something new, and by polling.
 
 Each upstream has a feed of its own, so that one that is dead, slow or hostile keeps nobody from hearing of what another one has.
 """

@@ -54,7 +54,8 @@ class ReplicationLimits:
     """How a mirror follows the catalogs of its upstreams.
 
     `backoff_seconds`: the pause after a look that failed; each further failure doubles it, up to the time between looks.
-    `least_seconds`: between two looks, whatever upstreams or clients ask for. `jitter`: the share by which pauses differ at random.
+    `least_seconds`: between two looks, whatever upstreams or clients ask for. `jitter`: the share by which pauses differ by
+    chance.
     `tidy_seconds`: between two looks for superseded files, which are kept for `grace_seconds` after nothing names them any more.
     `listed_sources`, `listed_faults`: how many of them status shows.
     """

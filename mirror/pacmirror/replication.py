@@ -107,7 +107,7 @@ class Replication(Service):
         looks = [asyncio.create_task(feed.look(whole=whole)) for feed in self._feeds]
         others = [asyncio.create_task(self.changed(changes)), asyncio.create_task(self._stopped.wait())]
         try:
-            waiting: set[asyncio.Task[object]] = {*looks, *others}  # type: ignore[arg-type]
+            waiting: set[asyncio.Task[object]] = {*looks, *others}
             while any(not look.done() for look in looks) and self._changes == changes and not self._stopped.is_set():
                 _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         finally:

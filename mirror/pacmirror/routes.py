@@ -14,6 +14,7 @@ from pacmirror.conditions import Answer, choose_answer
 from pacmirror.config import Config
 from pacmirror.files import CHANGING, OpenFile, PublicFile, PublicFiles, parse_public
 from pacmirror.judging import TIMESTAMP_PATH
+from pacmirror.replication import Replication
 from pacmirror.sending import send_part
 from pacmirror.service import Services
 from pacmirror.status import METRICS_TYPE, encode_metrics, status_document
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 CONFIG = web.AppKey("CONFIG", Config)
 FILES = web.AppKey("FILES", PublicFiles)
+REPLICATION = web.AppKey("REPLICATION", Replication)
 SERVICES = web.AppKey("SERVICES", Services)
 WATCH = web.AppKey("WATCH", Watch)
 _NEVER_KEPT = {"Cache-Control": "no-store"}
