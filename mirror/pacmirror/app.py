@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from pacmirror.answers import answer_errors, set_common_headers
+from pacmirror.config_rules import check_config
 from pacmirror.files import PublicFiles
 from pacmirror.replication import Replication
 from pacmirror.routes import CONFIG, FILES, REPLICATION, SERVICES, WATCH, add_routes
@@ -29,6 +30,7 @@ def make_app(config: Config) -> web.Application:
 
     Raises Refused for half a configuration.
     """
+    check_config(config)
     app = web.Application(middlewares=[answer_errors])
     app[CONFIG] = config
     app[FILES] = PublicFiles(config)

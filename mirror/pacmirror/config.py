@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from pacmirror.hours import RateHours
 from pacmirror.limits import ServerLimits
 from pacmirror.proxies import Proxies
+from pacmirror.surroundings import Surroundings
 from pacstore.errors import Refused, printable
 from pacstore.subscription import Subscription
 from pacstore.trust.keyring import Secrets
 from pacstore.trust.served import RECORD_NAME
 
+Network = IPv4Network | IPv6Network
 DEFAULT_ADDRESS = "127.0.0.1:8080"
 _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.%a-z]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})\Z")
 
@@ -33,9 +36,14 @@ class UpstreamConfig:
     seeds: tuple[Path, ...] = ()
     rate_bytes_per_second: int | None = None
     hours: tuple[RateHours, ...] = ()
-    proxies: Proxies | None = None
+    proxies: Proxies = field(default_factory=Proxies)
     ca_file: Path | None = None
     tokens: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def surroundings(self) -> Surroundings:
+        """How these URLs are reached."""
+        return Surroundings(self.proxies, self.ca_file, self.tokens)
 
 
 @dataclass(frozen=True)
@@ -74,15 +82,16 @@ class LogConfig:
 class AccessConfig:
     """Who may read what: `public` or `token`.
 
-    `read` is for everything that a store publishes, `status` for /v1/status and /metrics. `token_file` holds the hashes of the
-    tokens. `trusted_proxies`: networks of reverse proxies in front, whose word about the client's address and about TLS is
-    believed; this machine itself always is one of them for limits of connections.
+    `read` is for everything that a store publishes, `status` for /v1/status and /metrics, which need no token in
+    `status_networks`. `token_file` holds the hashes of the tokens. `trusted_proxies`: the reverse proxies in front, whose word
+    about the client's address is believed. `tls_in_front`: tokens may come over plain http, since TLS ends before it comes here.
     """
 
     read: str = "public"
     status: str = "public"
+    status_networks: tuple[Network, ...] = ()
     token_file: Path | None = None
-    trusted_proxies: tuple[str, ...] = ()
+    trusted_proxies: tuple[Network, ...] = ()
     tls_in_front: bool = False
 
 
@@ -93,6 +102,7 @@ class Config:
     `store` is the directory that holds `public/`; `port` 0 takes any free port. `online_keys` is the directory with the
     online key, if this daemon is to keep the catalog fresh: it signs the timestamp anew when half of its life is over,
     or when it is older than `refresh_hours`, and then for `timestamp_days`.
+    `state_dir`: where a mirror that makes its store puts the databases; None is in the store.
     `secrets` gives the passphrase of a key, by its name. `quota_bytes`: the most that packs may take in a mirror; None is
     without a limit. `trusted_root`: the root.json that the upstream's catalog must follow from.
     """
@@ -105,6 +115,7 @@ class Config:
     refresh_hours: float | None = None
     timestamp_days: float | None = None
     secrets: Secrets | None = None
+    state_dir: Path | None = None
     upstream: UpstreamConfig = field(default_factory=UpstreamConfig)
     sync: SyncConfig = field(default_factory=SyncConfig)
     scrub: ScrubConfig = field(default_factory=ScrubConfig)

@@ -42,6 +42,16 @@ def parse_hours(text: str, *, place: str) -> tuple[int, int]:
     raise Refused(f"'{printable(text[:40])}' are no hours of the day", place=place, hint=hint)
 
 
+def format_hours(span: RateHours) -> str:
+    """For people: `08:00-18:00 at 5000000 bytes/s`."""
+    rate = "unlimited" if span.bytes_per_second is None else f"{span.bytes_per_second} bytes/s"
+    return f"{_clock(span.begin_minute)}-{_clock(span.end_minute)} at {rate}"
+
+
+def _clock(minute: int) -> str:
+    return f"{minute // 60:02}:{minute % 60:02}"
+
+
 def rate_at(minute: int, hours: Sequence[RateHours], *, usual: int | None) -> int | None:
     """The rate in bytes a second at `minute` of the day: of the first of `hours` that covers it, otherwise the usual one.
 

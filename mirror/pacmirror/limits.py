@@ -12,6 +12,7 @@ class ServerLimits:
     """Bounds of the daemon.
 
     `connections`: open at once; further ones are told 503 and closed (a burst may pass it by `backlog`).
+    `connections_per_address`: the same of one address, this machine itself and trusted proxies apart.
     `header_seconds`: from the opening of a connection, or the end of a request, until the next request's header is
     complete; it bounds idle connections and half-sent headers alike.
     `body_seconds`: how long the rest of an unasked-for request body is read and dropped before the connection is closed.
@@ -29,6 +30,7 @@ class ServerLimits:
     """
 
     connections: int = 2_000
+    connections_per_address: int = 500
     backlog: int = 128
     header_seconds: float = 60.0
     body_seconds: float = 5.0

@@ -29,7 +29,7 @@ def find_token(base_url: str, tokens: Mapping[str, Path]) -> Path | None:
     Raises Refused if the token would have to be sent where others can read it, or one of the keys is no base URL.
     """
     url = URL(base_url)
-    found = [key for key in map(parse_base_url, tokens) if _covers(URL(key), url)]
+    found = [key for key in map(parse_base_url, tokens) if covers(URL(key), url)]
     if not found:
         return None
     if url.scheme != "https" and not is_loopback(url):
@@ -39,7 +39,8 @@ def find_token(base_url: str, tokens: Mapping[str, Path]) -> Path | None:
     return next(file for key, file in tokens.items() if parse_base_url(key) == longest)
 
 
-def _covers(key: URL, url: URL) -> bool:
+def covers(key: URL, url: URL) -> bool:
+    """Whether the base URL `url` is `key`, or below it."""
     path = key.raw_path.rstrip("/")
     return key.origin() == url.origin() and (url.raw_path.rstrip("/") + "/").startswith(path + "/")
 

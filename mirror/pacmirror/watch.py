@@ -11,7 +11,6 @@ from pacmirror.catalog import ServedCatalog
 from pacmirror.refreshing import Refresher
 from pacmirror.service import Service
 from pacmirror.status import Report
-from pacstore.errors import Refused
 from pacstore.trust.warnings import expiry_warnings
 
 if TYPE_CHECKING:
@@ -26,15 +25,9 @@ _log = logging.getLogger(__name__)
 
 
 class Watch(Service):
-    """The service `catalog`: what is served of it, and who refreshes it, if this daemon has keys.
-
-    Raises Refused for half a configuration.
-    """
+    """The service `catalog`: what is served of it, and who refreshes it, if this daemon has keys."""
 
     def __init__(self, config: Config, files: PublicFiles) -> None:
-        if config.online_keys is None and (config.refresh_hours is not None or config.timestamp_days is not None):
-            hint = "name the directory of the online key: --online-keys DIR"
-            raise Refused("to refresh a catalog, the daemon needs a key", place=str(config.store), hint=hint)
         self.catalog = ServedCatalog(config, files)
         self._limits = config.limits
         self._refresher = Refresher(config, config.online_keys) if config.online_keys is not None else None

@@ -29,6 +29,10 @@ _LOCK_WAIT_S = 120.0
 _SWEEP_WAIT_S = 60.0
 
 
+_MAY_BE_THERE = ("public", "private", "lost+found")
+"""In the directory of a store that is to be made: what an interrupted making left, and what new file systems have."""
+
+
 class Store:
     """The store in directory `path`. Make one with `Store.create` or `Store.open`."""
 
@@ -202,7 +206,7 @@ class Store:
 
     def _make(self, state_dir: Path | None) -> None:
         with wrapped(self.path):
-            if self.path.exists() and any(name not in ("public", "private") for name in os.listdir(self.path)):
+            if self.path.exists() and any(name not in _MAY_BE_THERE for name in os.listdir(self.path)):
                 raise Refused(
                     "is neither empty nor a pacball store", place=str(self.path), hint="name another directory"
                 )

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from paccli.rates import parse_rate
 from paccli.settings import KEYS, load_settings
+from pacstore.amounts import parse_rate
 from pacstore.errors import Refused
 
 EVERYTHING = """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from typing import Annotated
 
@@ -10,21 +9,6 @@ import typer
 
 from paccli.options import Json, StoreDir
 from paccli.output import reporting
-
-_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_DURATION = re.compile(r"([0-9]{1,6})([smhd])\Z")
-
-
-def seconds_of(text: str) -> int:
-    """The seconds that `7d`, `12h`, `30m`, `5s` or `0` stand for. Raises Refused."""
-    from pacstore.errors import Refused, printable  # noqa: PLC0415
-
-    if text == "0":
-        return 0
-    match = _DURATION.match(text)
-    if match is None:
-        raise Refused("is no time span", place=printable(text[:80]), hint="write for example 7d, 12h, 30m or 0")
-    return int(match[1]) * _UNIT_SECONDS[match[2]]
 
 
 def drop(
@@ -38,10 +22,11 @@ def drop(
     """Cease to offer releases that were withdrawn, or that their line keeps no longer. Packs and the catalog stay as they are."""
     with reporting(as_json=as_json) as output:
         from pacstore import housekeeping  # noqa: PLC0415
+        from pacstore.amounts import parse_span  # noqa: PLC0415
         from pacstore.check import catalog_releases  # noqa: PLC0415
         from pacstore.store import Store  # noqa: PLC0415
 
-        grace_seconds = seconds_of(grace)
+        grace_seconds = parse_span(grace, place="--grace")
         act = housekeeping.held_droppable if dry_run else housekeeping.drop_holdings
         with Store.open(store, writable=not dry_run) as opened:
             releases, rules = catalog_releases(opened), housekeeping.retention_rules(opened.storage)

@@ -127,14 +127,14 @@ def remove(
 ) -> None:
     """Remove installed releases that are not current, some time after they were replaced."""
     with reporting(as_json=as_json, progress=progress) as output:
-        from paccli.commands.housekeeping import seconds_of  # noqa: PLC0415
         from paccli.progress import showing  # noqa: PLC0415
         from paccli.settings import install_root  # noqa: PLC0415
+        from pacstore.amounts import parse_span  # noqa: PLC0415
         from pacstore.install.upkeep.removal import remove as remove_releases  # noqa: PLC0415
         from pacstore.release import Release  # noqa: PLC0415
 
         chosen = [Release.parse(name) for name in names]
-        seconds = seconds_of(grace)
+        seconds = parse_span(grace, place="--grace")
         with showing(output, quiet=quiet) as shown:
             done = remove_releases(install_root(root), chosen, grace_seconds=seconds, now=time.time, progress=shown)
         for one in done.removed:
@@ -161,12 +161,12 @@ def prune(
 ) -> None:
     """Remove all but the current release and the newest others, of each project and platform; and what interruptions left."""
     with reporting(as_json=as_json, progress=progress) as output:
-        from paccli.commands.housekeeping import seconds_of  # noqa: PLC0415
         from paccli.progress import showing  # noqa: PLC0415
         from paccli.settings import install_root  # noqa: PLC0415
+        from pacstore.amounts import parse_span  # noqa: PLC0415
         from pacstore.install.upkeep.pruning import prune as prune_releases  # noqa: PLC0415
 
-        seconds = seconds_of(grace)
+        seconds = parse_span(grace, place="--grace")
         with showing(output, quiet=quiet) as shown:
             done = prune_releases(
                 install_root(root), keep=keep, project=project, platform=platform, grace_seconds=seconds,

@@ -77,10 +77,10 @@ def install(
     """Install a release under a root and switch to it; what was interrupted continues."""
     with reporting(as_json=as_json, progress=progress) as output:
         from paccli.owners import find_owner, find_user  # noqa: PLC0415
-        from paccli.rates import parse_rate  # noqa: PLC0415
         from paccli.seeding import find_seed_directories, find_share  # noqa: PLC0415
         from paccli.settings import load_settings  # noqa: PLC0415
         from paccli.sources import opening  # noqa: PLC0415
+        from pacstore.amounts import parse_rate  # noqa: PLC0415
         from pacstore.errors import Refused  # noqa: PLC0415
         from pacstore.install.options import ActionOptions, InstallOptions  # noqa: PLC0415
         from pacstore.release import Release  # noqa: PLC0415

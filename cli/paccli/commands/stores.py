@@ -16,12 +16,24 @@ if TYPE_CHECKING:
 
 
 def serve(
-    store: StoreDir,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="The configuration: see docs/operations.md.")
+    ] = None,
+    store: Annotated[Path | None, typer.Option("--store", metavar="DIR", help="The store.")] = None,
     listen: Annotated[
-        str, typer.Option("--listen", metavar="HOST:PORT", help="Port 0 takes any free one.")
-    ] = "127.0.0.1:8080",
+        str | None,
+        typer.Option("--listen", metavar="HOST:PORT", help="Port 0 takes any free one. Default: 127.0.0.1:8080."),
+    ] = None,
+    upstream: Annotated[
+        list[str] | None,
+        typer.Option("--upstream", metavar="URL[,URL...]", help="Be a mirror of these, which hold the same."),
+    ] = None,
+    max_bytes: Annotated[
+        str | None,
+        typer.Option("--max-bytes", metavar="SIZE", help="Of a mirror: the most that packs may take: 500G, 2T."),
+    ] = None,
     online_keys: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--online-keys", metavar="DIR", help="Keep the catalog fresh, with the online key in DIR."),
     ] = None,
     refresh_hours: Annotated[
@@ -34,39 +46,38 @@ def serve(
     ] = None,
     timestamp_days: Days = None,
     passphrase_file: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--passphrase-file", metavar="FILE", help="The online key's passphrase, if it has one."),
     ] = None,
+    check_config: Annotated[
+        bool, typer.Option("--check-config", help="Only check the configuration, and show what is in force.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Serve a store over HTTP until it is told to stop (SIGTERM, ^C).
+    """Serve a store over HTTP until it is told to stop (SIGTERM, ^C); with upstreams as a mirror of them.
 
     Only a catalog that verifies, and is not older than what was served before, is served; /v1/status and /metrics tell more.
     """
     with reporting(as_json=as_json) as output:
-        from paccli.keychain import read_passphrase  # noqa: PLC0415
-        from pacmirror.config import Config, parse_address  # noqa: PLC0415
-        from pacmirror.serve import serve as run_daemon  # noqa: PLC0415
-        from pacstore.store import Store  # noqa: PLC0415
+        from paccli.daemon import load, run, show  # noqa: PLC0415
 
-        host, port = parse_address(listen)
-        Store.open(store, writable=False)
-
-        def ready(url: str) -> None:
-            output.text(f"serving {store} at {url}")
-            output.result({"url": url})
-            output.flush()  # whoever started the daemon waits for this line
-
-        config = Config(
-            store=store,
-            host=host,
-            port=port,
-            online_keys=online_keys,
-            refresh_hours=refresh_hours,
-            timestamp_days=timestamp_days,
-            secrets=None if passphrase_file is None else lambda _: read_passphrase(passphrase_file),
+        loaded = load(
+            config,
+            {
+                "store": ("--store", store),
+                "listen": ("--listen", listen),
+                "upstream.urls": ("--upstream", ",".join(upstream) if upstream else None),
+                "max_bytes": ("--max-bytes", max_bytes),
+                "refresh.keys": ("--online-keys", online_keys),
+                "refresh.hours": ("--refresh-hours", refresh_hours),
+                "refresh.timestamp_days": ("--timestamp-days", timestamp_days),
+                "refresh.passphrase_file": ("--passphrase-file", passphrase_file),
+            },
         )
-        run_daemon(config, ready=ready)
+        if check_config:
+            show(loaded, output)
+        else:
+            run(loaded, output)
 
 
 def check(
