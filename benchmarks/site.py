@@ -16,7 +16,7 @@ LABEL = "A1"
 VERIFY, B3SUM = "pacball verify", "b3sum"
 AGAIN, HELP = "pacball install (there already)", "pacball --help"
 START = "start-up of install"
-IMPORTS = "import paccli.main, paccli.commands.sites, paccli.sources, pacmirror.source, pacstore.install"
+IMPORTS = "import paccli.main, paccli.commands.sites, paccli.sources, pacmirror.source, pacstore.install.installation"
 VERIFY_SPEED, AGAIN_S, HELP_CPU_S = 0.8, 0.5, 0.2
 
 

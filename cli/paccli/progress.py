@@ -44,7 +44,10 @@ class View(Protocol):
 
 
 class Counting:
-    """A Progress that keeps count, and has `view` look at it from a thread of its own until it is closed."""
+    """A Progress that keeps count, and has `view` look at it from a thread of its own, from the first phase until it is closed.
+
+    Until then the process has one thread, and may fork.
+    """
 
     def __init__(self, output: Output, view: View, sources: States) -> None:
         self._output = output
@@ -57,7 +60,6 @@ class Counting:
         self._showing = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
-        self._thread.start()
 
     def begin(self, phase: str, total_bytes: int | None) -> None:
         """Show the end of the phase before, and this one."""
@@ -69,6 +71,8 @@ class Counting:
             self._phase = phase
             self._rates.clear()
             self._view.began(self._look()[0])
+            if self._thread.ident is None:
+                self._thread.start()
 
     def advance(self, count_bytes: int) -> None:
         """Count."""
@@ -81,7 +85,8 @@ class Counting:
     def close(self) -> None:
         """Show the end, and leave the screen as it was."""
         self._stop.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         with self._showing:
             self._end()
             self._view.close()

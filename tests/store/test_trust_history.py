@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from pacstore.errors import Refused
-from pacstore.install import install, plan
+from pacstore.install.installation import install, plan
 from pacstore.install.trust import Mode, Trust
 from pacstore.install.upkeep.verify import verify
 from pacstore.progress import Silent

@@ -118,7 +118,7 @@ def _install(
 ) -> None:
     """Install from an opened source, or say what would be done; withdrawn releases too if that is `allowed`."""
     from paccli.progress import showing  # noqa: PLC0415
-    from pacstore import install as installer  # noqa: PLC0415
+    from pacstore.install import installation as installer  # noqa: PLC0415
     from pacstore.source import states_of  # noqa: PLC0415
 
     entry = opened.release(name)

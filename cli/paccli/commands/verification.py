@@ -63,6 +63,7 @@ def verify(
         from paccli.progress import showing  # noqa: PLC0415
         from paccli.settings import install_root, load_settings  # noqa: PLC0415
         from pacstore.install.upkeep import verify as verification  # noqa: PLC0415
+        from pacstore.install.upkeep.checking import Readers  # noqa: PLC0415
         from pacstore.release import Release  # noqa: PLC0415
 
         chosen = [Release.parse(name) for name in names or []]
@@ -73,17 +74,21 @@ def verify(
         supply: _Supply | None = None
         states = lambda: supply.states() if supply is not None else ()  # noqa: E731
         shown = stack.enter_context(showing(output, quiet=quiet, sources=states))
+        processes = _processes()
+        readers = Readers(threads=max(2, processes), processes=processes)
         if repair:
             from pacstore.install.options import InstallOptions  # noqa: PLC0415
             from pacstore.install.upkeep.repair import repair as repair_releases  # noqa: PLC0415
 
             given = source or load_settings().sources
             supply = _Supply(source, trust, output, stack) if given else None
-            options = InstallOptions(workers=_workers())
-            repaired = repair_releases(where, chosen, supply=supply, progress=shown, now=time.time, options=options)
+            options = InstallOptions(workers=readers.threads)
+            repaired = repair_releases(
+                where, chosen, supply=supply, progress=shown, now=time.time, options=options, readers=readers
+            )
             found = [one.verified for one in repaired]
         else:
-            found = verification.verify(where, chosen, shown, workers=_workers())
+            found = verification.verify(where, chosen, shown, readers=readers)
         stack.close()
         if not _print(output, found, repaired, strict=strict):
             raise SystemExit(DAMAGED)
@@ -199,9 +204,9 @@ def _repaired_fields(done: Repaired) -> dict[str, object]:
     }
 
 
-def _workers() -> int:
-    """As many threads as this process may use cores; many do not read faster from one disk."""
-    return max(2, min(len(os.sched_getaffinity(0)), 8))
+def _processes() -> int:
+    """As many as this process may use cores; many do not read faster from one disk, and each takes memory."""
+    return min(len(os.sched_getaffinity(0)), 8)
 
 
 def _print_findings(output: Output, found: Sequence[Verified], shared: Shared) -> None:

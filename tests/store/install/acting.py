@@ -12,9 +12,9 @@ from pathlib import Path
 from pacstore.contain import landlock
 from pacstore.contain.running import User
 from pacstore.errors import ActionFailed
-from pacstore.install import Installed, InstallOptions
 from pacstore.install.actions.generated import Generated, read_generated
-from pacstore.install.options import ActionOptions, Share
+from pacstore.install.installation import Installed
+from pacstore.install.options import ActionOptions, InstallOptions, Share
 from pacstore.install.root.layout import Root
 from pacstore.install.upkeep.verify import verify
 from pacstore.release import Release

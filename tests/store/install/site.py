@@ -6,7 +6,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pacstore.install import Installed, InstallOptions, install
+from pacstore.install.installation import Installed, install
+from pacstore.install.options import InstallOptions
 from pacstore.install.upkeep.pruning import Pruned, prune
 from pacstore.install.upkeep.removal import Removal, remove
 from pacstore.install.upkeep.rollback import RolledBack, roll_back

@@ -9,8 +9,8 @@ import pytest
 
 from pacstore.attributes import Attributes
 from pacstore.errors import Corrupt, PacballError, Unavailable
-from pacstore.install import InstallOptions
 from pacstore.install.downloading import _Unwritten
+from pacstore.install.options import InstallOptions
 from pacstore.install.planning import plan_fetch
 from pacstore.install.wanted import Wanted
 from pacstore.manifest import Manifest

@@ -8,8 +8,10 @@ import threading
 import pytest
 
 from pacstore.errors import Corrupt, NotFound, Refused, TooLarge, Unavailable
-from pacstore.install import Free, InstallOptions, plan
 from pacstore.install.crew import Crew
+from pacstore.install.installation import plan
+from pacstore.install.options import InstallOptions
+from pacstore.install.tree.disk import Free
 from pacstore.install.upkeep.verify import verify
 from pacstore.install.writeback import writing_back
 from pacstore.storage import ObjectKind, object_path

@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from pacstore.install import InstallOptions, plan
+from pacstore.install.installation import plan
+from pacstore.install.options import InstallOptions
 from pacstore.install.seeds.listing import Skipped, list_files
 from tests.store.install.world import NEXT, FakeSource, Notes, look, noise, put
 

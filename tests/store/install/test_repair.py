@@ -10,8 +10,8 @@ from blake3 import blake3
 from pacstore.chunker import Chunker
 from pacstore.digest import Digest
 from pacstore.errors import Corrupt, NotFound, Refused, Unavailable
-from pacstore.install import InstallOptions
 from pacstore.install.actions.generated import Made
+from pacstore.install.options import InstallOptions
 from pacstore.install.upkeep.repair import repair
 from pacstore.install.upkeep.verify import verify
 from pacstore.release import Release

@@ -7,7 +7,9 @@ import stat
 import pytest
 
 from pacstore.errors import Refused
-from pacstore.install import Free, InstallOptions, plan
+from pacstore.install.installation import plan
+from pacstore.install.options import InstallOptions
+from pacstore.install.tree.disk import Free
 from tests.store.install.world import NAME, NEXT, FakeSource, Notes, look, put
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pacstore.errors import PacballError
-from pacstore.install import InstallOptions
+from pacstore.install.options import InstallOptions
 from pacstore.install.tree import directories
 from pacstore.install.tree.directories import Directories, open_beneath, open_by_steps, open_directory
 from pacstore.install.tree.paths import Paths
@@ -160,7 +160,7 @@ CHILD = """
 import pickle, sys, time
 from pathlib import Path
 from tests.store.install.world import FakeSource, put
-from pacstore.install import InstallOptions
+from pacstore.install.options import InstallOptions
 world, entry = pickle.load(open(sys.argv[1], "rb"))
 def slow(number, piece, data):
     time.sleep(0.004)

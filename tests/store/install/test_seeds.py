@@ -6,7 +6,8 @@ import shutil
 import pytest
 
 from pacstore.errors import Unavailable
-from pacstore.install import InstallOptions, plan
+from pacstore.install.installation import plan
+from pacstore.install.options import InstallOptions
 from tests.store.install.world import NAME, NEXT, FakeSource, Notes, look, noise, put
 
 BIG = "releases/Sample-1.0-any/lib/big.so"

@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from pacstore.errors import Unavailable
-from pacstore.install import InstallOptions, plan
-from pacstore.install.options import Share
+from pacstore.install.installation import plan
+from pacstore.install.options import InstallOptions, Share
 from tests.store.install.test_takeover import broken_after
 from tests.store.install.world import NAME, NEXT, FakeSource, Notes, look, make_tree, noise, put
 

@@ -12,7 +12,8 @@ import threading
 import pytest
 
 from pacstore.errors import Unavailable
-from pacstore.install import InstallOptions, plan
+from pacstore.install.installation import plan
+from pacstore.install.options import InstallOptions
 from pacstore.install.root import staging
 from pacstore.install.root.layout import Root
 from pacstore.install.root.living import (

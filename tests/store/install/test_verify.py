@@ -3,20 +3,28 @@
 import json
 import os
 import shutil
+import signal
+from pathlib import Path
 
 import pytest
 from blake3 import blake3
 
 from pacstore.digest import Digest
-from pacstore.errors import NotFound
+from pacstore.errors import NotFound, Unavailable
 from pacstore.globs import Patterns
 from pacstore.install.actions.generated import Generated, Made
-from pacstore.install.tree.hashing import Known, digest_of
+from pacstore.install.root.layout import Root
+from pacstore.install.root.timeline import Timeline
+from pacstore.install.team import may_fork
+from pacstore.install.tree.hashing import Known, digest_of, key_of
+from pacstore.install.upkeep.checking import Readers, Subject, examiners
 from pacstore.install.upkeep.findings import Fault, Finding
-from pacstore.install.upkeep.verify import shared_with, verify
+from pacstore.install.upkeep.parts import Piece
+from pacstore.install.upkeep.verify import check_release, read_record_of, shared_with, verify
 from pacstore.release import Release
 from pacstore.tree import EntryKind
-from tests.store.install.world import NAME, Notes, put
+from tests.store.install.alone import alone
+from tests.store.install.world import NAME, FakeSource, Notes, World, noise, put
 
 RELEASE = Release.parse(NAME)
 
@@ -26,7 +34,49 @@ def top(entry, source, root):
     return put(entry, source, root).path
 
 
-def found(root):
+class Reading(Notes):
+    """Counts what is read."""
+
+    total = done = 0
+
+    def begin(self, phase, total_bytes):
+        super().begin(phase, total_bytes)
+        self.total = total_bytes
+
+    def advance(self, count_bytes):
+        self.done += count_bytes
+
+
+def verified_here(root, releases):
+    """What is found by processes, and what was said meanwhile; the caller has no thread."""
+    progress = Reading()
+    assert may_fork()
+    return verify(root, releases, progress, readers=Readers(1, 2, 0)), progress
+
+
+def in_threads(root, releases=()):
+    progress = Reading()
+    return verify(root, releases, progress), progress
+
+
+def in_processes(root, releases=()):
+    return alone(verified_here, root, releases)
+
+
+def exactly(verified):
+    """All that is known of the findings, also what is not compared."""
+    return [
+        [(one.path, one.fault, one.detail, one.entry, one.inode, one.generated) for one in each.findings]
+        for each in verified
+    ]
+
+
+def found(root, *, both=False):
+    if both:
+        threads, counted = in_threads(root)
+        processes, also = in_processes(root)
+        assert exactly(threads) == exactly(processes)
+        assert (threads, vars(counted)) == (processes, vars(also))
     return [(one.path, str(one.fault)) for one in findings(root)]
 
 
@@ -36,8 +86,9 @@ def findings(root):
 
 
 def test_a_good_release(top, root):
-    (found,) = verify(root, [], Notes(), workers=1)
-    assert (found.release, found.findings, found.is_intact(strict=True)) == (RELEASE, (), True)
+    assert found(root, both=True) == []
+    (verified,) = verify(root, [], Notes(), readers=Readers(threads=1))
+    assert (verified.release, verified.findings, verified.is_intact(strict=True)) == (RELEASE, (), True)
 
 
 def test_each_kind_of_damage(top, root):
@@ -57,7 +108,7 @@ def test_each_kind_of_damage(top, root):
     (top / "up").mkdir()
     (top / "none").unlink()
     os.mkfifo(top / "none")
-    assert found(root) == [
+    assert found(root, both=True) == [
         ("bin/more", "extra"),
         ("bin/run", "mode"),
         ("extra\\n", "extra"),
@@ -73,7 +124,7 @@ def test_each_kind_of_damage(top, root):
 
 def test_a_missing_directory_and_all_in_it(top, root):
     shutil.rmtree(top / "lib/deep/er")
-    assert found(root) == [
+    assert found(root, both=True) == [
         ("lib/deep/er", "missing"),
         ("lib/deep/er/same-again", "missing"),
         ("lib/deep/er/still", "missing"),
@@ -84,7 +135,7 @@ def test_a_missing_directory_and_all_in_it(top, root):
 def test_a_directory_that_became_a_link_is_not_followed(top, root, tmp_path):
     (top / "lib/deep/er").rename(tmp_path / "er")
     (top / "lib/deep/er").symlink_to(tmp_path / "er")
-    assert ("lib/deep/er", "kind") in found(root)
+    assert ("lib/deep/er", "kind") in found(root, both=True)
     assert ("lib/deep/er/still/text", "missing") in found(root)
 
 
@@ -170,7 +221,7 @@ def test_what_commands_made_is_compared_with_their_record(top, root):
     (top / "lib/cache/link").unlink()
     (top / "lib/cache/link").symlink_to("/etc/passwd")
     (top / "new").chmod(0o644)
-    assert found(root) == [
+    assert found(root, both=True) == [
         ("bin/run", "damaged"),
         ("lib/cache/deep/a", "damaged"),
         ("lib/cache/deep/later", "extra"),
@@ -180,7 +231,7 @@ def test_what_commands_made_is_compared_with_their_record(top, root):
     assert all(one.generated == (one.fault is not Fault.EXTRA) for one in findings(root))
     shutil.rmtree(top / "lib/cache")
     (top / "lib/cache").symlink_to("/etc")
-    assert ("lib/cache", "kind") in found(root)
+    assert ("lib/cache", "kind") in found(root, both=True)
     assert ("lib/cache/deep/a", "missing") in found(root)
 
 
@@ -202,6 +253,7 @@ def test_another_owner_than_at_the_installation(top, root):
         faults = findings(root)
         assert [one.fault for one in faults] == ([Fault.OWNER] * len(faults) if wrong else [])
         assert bool(faults) == wrong
+    assert found(root, both=True)[0] == (".", "owner")
     assert faults[0].path == "."
     detail = f"belongs to user {me[0]} and group {me[1]}, not to user {me[0]} and group {me[1] + 1}"
     assert faults[0].detail == detail
@@ -211,6 +263,7 @@ def test_hard_links_that_are_none_any_more_are_a_warning(top, root):
     data = (top / "lib/deep/same").read_bytes()
     (top / "lib/deep/same").unlink()
     (top / "lib/deep/same").write_bytes(data)
+    assert found(root, both=True) == [("lib/deep/same", "link")]
     (verified,) = verify(root, [], Notes())
     assert verified.findings == (Finding("lib/deep/same", Fault.LINK, "is no longer the same file as bin/same-too"),)
     assert verified.is_intact()
@@ -230,20 +283,8 @@ def test_extra_files_are_a_warning(top, root):
     assert not verified.is_intact(strict=True)
 
 
-class Reading(Notes):
-    """Counts what is read."""
-
-    total = done = 0
-
-    def begin(self, phase, total_bytes):
-        super().begin(phase, total_bytes)
-        self.total = total_bytes
-
-    def advance(self, count_bytes):
-        self.done += count_bytes
-
-
-def test_a_file_that_releases_share_is_named_once(site):
+@pytest.mark.parametrize("way", [in_threads, in_processes])
+def test_a_file_that_releases_share_is_named_once(site, way):
     for name in ("App-1-any", "App-2-any", "App-3-any"):
         site.install(name)
     tops = [site.root / "releases" / f"App-{n}-any" for n in (1, 2, 3)]
@@ -251,8 +292,7 @@ def test_a_file_that_releases_share_is_named_once(site):
         (top / "same").unlink()
         os.link(tops[0] / "same", top / "same")
     (tops[0] / "same").write_bytes(b"x" * 5000)
-    progress = Reading()
-    all_of_them = verify(site.root, [], progress)
+    all_of_them, progress = way(site.root)
     assert (progress.done, progress.total, progress.phases) == (30_000, 30_000, ["verifying"])
     assert [[one.path for one in verified.findings] for verified in all_of_them] == [["same"], ["same"], []]
     (releases,) = shared_with(all_of_them).values()
@@ -265,15 +305,157 @@ def test_shared_files_are_read_once_unless_they_change(tmp_path):
     path.write_bytes(b"1")
     os.link(path, tmp_path / "other")
     known = Known()
-    assert known.find(path.stat()) is None
-    known.keep(path.stat(), b"digest")
-    assert known.find((tmp_path / "other").stat()) == b"digest"
+    key = key_of(path.stat())
+    assert known.find_all([key]) == [None]
+    known.keep_all([(key, b"digest")])
+    assert known.find_all([key_of((tmp_path / "other").stat()), b"another"]) == [b"digest", None]
     path.write_bytes(b"2")
-    assert known.find(path.stat()) is None
+    assert known.find_all([key_of(path.stat())]) == [None]
     alone = tmp_path / "alone"
     alone.write_bytes(b"")
-    known.keep(alone.stat(), b"digest")
-    assert known.find(alone.stat()) is None
+    assert key_of(alone.stat()) is None
+
+
+def with_known(root, name, readers, believed):
+    """What is found if the content of each file that has several links is `believed` to be known; and what is known then."""
+    known = Known()
+    with Root.existing(root) as opened:
+        keys = [key_of(path.stat()) for path in root.glob("releases/*/*") if path.stat().st_nlink > 1]
+        if believed is not None:
+            known.keep_all([(key, believed) for key in keys])
+        release = Release.parse(name)
+        record = read_record_of(opened, release, Timeline.of(opened.history()))
+        with examiners(opened, readers, bytes_total=1) as who:
+            verified = check_release(opened, record, Notes(), known, who)
+        return type(who).__name__, [one.path for one in verified.findings], known.find_all(keys)
+
+
+@pytest.mark.parametrize(("readers", "kind"), [(Readers(2), "Threads"), (Readers(1, 2, 0), "Processes")])
+def test_what_is_known_of_a_shared_file_is_not_read_again(site, readers, kind):
+    for name in ("App-1-any", "App-2-any"):
+        site.install(name)
+    tops = [site.root / "releases" / f"App-{n}-any" for n in (1, 2)]
+    (tops[1] / "same").unlink()
+    os.link(tops[0] / "same", tops[1] / "same")
+    right = blake3((tops[0] / "same").read_bytes()).digest()
+    ask = lambda believed: alone(with_known, site.root, "App-2-any", readers, believed)  # noqa: E731
+    assert ask(None) == (kind, [], [right, right])
+    assert ask(right) == (kind, [], [right, right])
+    # Only who does not read the file believes this.
+    assert ask(bytes(32)) == (kind, ["same"], [bytes(32), bytes(32)])
+
+
+def wide_tree(top):
+    """Directories and files that are cut into several pieces, at every kind of place."""
+    (top / "many/below").mkdir(parents=True)
+    for number in range(2500):
+        (top / f"many/{number:04}").write_bytes(b"%d" % (number % 7))
+    for number in range(3):
+        (top / f"many/below/{number}").write_bytes(noise(str(number), 9 << 20))
+        (top / f"empty {number}").mkdir()
+        (top / f"link {number}").symlink_to(f"empty {number}")
+    (top / "zeros").write_bytes(bytes(65 << 20))
+    return top
+
+
+def test_large_directories_and_files(tmp_path, root):
+    world = World()
+    put(world.publish(wide_tree(tmp_path / "wide")), FakeSource(world), root)
+    top = root / "releases" / NAME
+    assert found(root, both=True) == []
+    for name in ("many/0000", "many/1023", "many/1024", "many/2499"):
+        (top / name).write_bytes(b"?")
+    (top / "many/more").write_bytes(b"")
+    (top / "many/below/1").unlink()
+    (top / "empty 1/file").write_bytes(b"")
+    with (top / "zeros").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"?")
+    assert found(root, both=True) == [
+        ("empty 1/file", "extra"),
+        ("many/0000", "damaged"),
+        ("many/1023", "damaged"),
+        ("many/1024", "damaged"),
+        ("many/2499", "damaged"),
+        ("many/below/1", "missing"),
+        ("many/more", "extra"),
+        ("zeros", "damaged"),
+    ]
+
+
+@pytest.mark.parametrize("files", [{}, {"only": b""}])
+def test_releases_of_hardly_anything(site, files):
+    (site.trees / "App-1-any").mkdir(parents=True, exist_ok=True)
+    site.publish("App-1-any", files)
+    site.install("App-1-any")
+    assert found_of_all(site.root) == []
+    (site.root / "releases/App-1-any/more").write_bytes(b"")
+    assert found_of_all(site.root) == [("more", "extra")]
+
+
+def found_of_all(root):
+    threads, processes = in_threads(root), in_processes(root)
+    assert exactly(threads[0]) == exactly(processes[0])
+    return [(one.path, str(one.fault)) for each in threads[0] for one in each.findings]
+
+
+class Killing(Reading):
+    """Kills the processes that read as soon as the first has read something."""
+
+    def advance(self, count_bytes):
+        super().advance(count_bytes)
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        for pid in children:
+            os.kill(int(pid), signal.SIGKILL)
+
+
+def killed(root):
+    try:
+        verify(root, [], Killing(), readers=Readers(1, 2, 0))
+    except Unavailable as error:
+        return str(error)
+    return "done"
+
+
+def test_processes_that_are_killed_are_never_a_result(tmp_path, root):
+    world = World()
+    put(world.publish(wide_tree(tmp_path / "wide")), FakeSource(world), root)
+    assert "a worker of this command was ended by signal 9 (Killed) before it was done" in alone(killed, root)
+
+
+def replaced(root, *, by_another):
+    with Root.existing(root) as opened, examiners(opened, Readers(1, 2, 0), bytes_total=0) as who:
+        release = root / "releases/App-1-any"
+        top = os.open(release, os.O_RDONLY)
+        release.rename(root / "releases/away")
+        if by_another:
+            release.mkdir()
+        subject = Subject(Release.parse("App-1-any"), top, [Piece([], None)])
+        try:
+            who.examine(subject, known=Known(), progress=Notes(), take=repr)
+        except (Unavailable, OSError) as error:
+            return str(error)
+    return "done"
+
+
+def replaced_by_another(root):
+    return replaced(root, by_another=True)
+
+
+def replaced_by_nothing(root):
+    return replaced(root, by_another=False)
+
+
+@pytest.mark.parametrize(
+    ("how", "what"),
+    [
+        (replaced_by_another, "App-1-any: has been replaced while it was compared (run the same command again)"),
+        (replaced_by_nothing, "[Errno 2] No such file or directory: 'App-1-any'"),
+    ],
+)
+def test_a_tree_that_somebody_replaces_meanwhile(site, how, what):
+    site.install("App-1-any")
+    assert alone(how, site.root) == what
 
 
 @pytest.mark.parametrize("size", [0, 1, 1 << 20, (64 << 20) - 1, 64 << 20, (65 << 20) + 7])

@@ -18,7 +18,9 @@ from pacstore.chunker import Chunker
 from pacstore.codec import KIND_ZSTD, compress
 from pacstore.digest import Digest
 from pacstore.errors import NotFound
-from pacstore.install import Installed, InstallOptions, Plan, install
+from pacstore.install.installation import Installed, install
+from pacstore.install.options import InstallOptions
+from pacstore.install.plan import Plan
 from pacstore.manifest import Manifest, encode_manifest
 from pacstore.pack import HEADER, Table, TableBuilder, ending
 from pacstore.placement import Placement

@@ -20,19 +20,21 @@ import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pacstore import manifest as manifest_format
 from pacstore.digest import Digest
 from pacstore.document import decode
 from pacstore.errors import NotFound, PacballError, Refused, Unavailable
-from pacstore.install.documents import Documents
 from pacstore.install.root.entrance import make_entrance
 from pacstore.install.root.history import Event, EventKind, append_event, read_events
 from pacstore.install.root.record import read_record
 from pacstore.install.tree.disk import DIRECTORY_FLAGS, DIRECTORY_MODE, disk_at, make_directory, write_durably
 from pacstore.manifest import Manifest
 from pacstore.release import Release
+
+if TYPE_CHECKING:
+    from pacstore.install.documents import Documents  # of an installer, which not everybody needs
 
 PRIVATE = ".pacball"
 PRIVATE_MODE = 0o700

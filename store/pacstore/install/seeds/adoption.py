@@ -12,9 +12,9 @@ from collections.abc import Callable
 import numpy as np
 
 from pacstore.install.crew import Crew
+from pacstore.install.jobs import jobs
 from pacstore.install.root.layout import Root
 from pacstore.install.root.staging import take_over
-from pacstore.install.seeds.copying import jobs
 from pacstore.install.seeds.seed import Seed, Seeds
 from pacstore.install.seeds.wholes import Wholes
 from pacstore.install.tools import Tools

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 from blake3 import blake3
 
-from pacstore.document import Column, starts
 from pacstore.errors import printable
 from pacstore.install.crew import Crew
+from pacstore.install.jobs import jobs
 from pacstore.install.seeds.seed import Places, Seed, Seeds
 from pacstore.install.tools import Tools
 from pacstore.install.tree.directories import Directories
 from pacstore.install.tree.paths import Layout, Numbers32
 from pacstore.install.wanted import Batch, Wanted
 from pacstore.install.writer import NO_PLACE, Writer
-from pacstore.limits import MIB
 from pacstore.progress import Progress
 
-_JOB_BYTES = 16 * MIB
-_JOB_CHUNKS = 4_096
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -124,14 +120,3 @@ def _read(descriptor: int, buffer: memoryview, offset: int) -> bool:
         return os.preadv(descriptor, [buffer], offset) == len(buffer)
     except OSError:
         return False
-
-
-def jobs(lengths: Column, *, most: int = _JOB_CHUNKS) -> Iterator[tuple[int, int]]:
-    """Cut a row of chunks, or of files, into jobs of bounded bytes and at most so many: first and last position of each."""
-    ends = starts(lengths)
-    first = 0
-    while first < len(lengths):
-        last = int(np.searchsorted(ends, ends[first] + _JOB_BYTES, side="right")) - 1
-        last = max(first + 1, min(last, first + most))
-        yield first, last
-        first = last

@@ -23,7 +23,7 @@ from pacstore.digest import DIGEST_BYTES
 from pacstore.document import Column8, Numbers, row_keys, starts
 from pacstore.errors import printable
 from pacstore.install.crew import Crew
-from pacstore.install.seeds.copying import jobs
+from pacstore.install.jobs import jobs
 from pacstore.install.seeds.listing import Listing, Skipped, list_files
 from pacstore.install.tree.directories import Directories
 from pacstore.install.tree.paths import Layout, Numbers32, Paths

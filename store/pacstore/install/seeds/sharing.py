@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pacstore.install.crew import Crew
-from pacstore.install.seeds.copying import jobs, open_in_seed
+from pacstore.install.jobs import jobs
+from pacstore.install.seeds.copying import open_in_seed
 from pacstore.install.seeds.seed import Seed, Seeds
 from pacstore.install.tools import Tools
 from pacstore.install.tree.directories import Directories

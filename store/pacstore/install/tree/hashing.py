@@ -6,6 +6,7 @@ import os
 import queue
 import struct
 import threading
+from collections.abc import Sequence
 
 from blake3 import blake3
 
@@ -71,21 +72,26 @@ def _digest_of_large(descriptor: int) -> bytes:
 class Known:
     """Digests of files with several links that were hashed already, so that none is hashed twice. For several threads.
 
-    A file that changed meanwhile has another time of change. Bounded: where there are more files, some are hashed again.
+    A file that changed meanwhile has another time of change, and so another key. Bounded: where there are more files, some are
+    hashed again.
     """
 
     def __init__(self) -> None:
         self._digests: dict[bytes, bytes] = {}
 
-    def find(self, found: os.stat_result) -> bytes | None:
-        """The digest of the file of which `found` was just asked; None if it is not known."""
-        return self._digests.get(_key(found)) if found.st_nlink > 1 else None
+    def find_all(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The digest of each of the files with these keys; None where it is not known."""
+        return [self._digests.get(key) for key in keys]
 
-    def keep(self, found: os.stat_result, digest: bytes) -> None:
-        """Remember the digest of a file."""
-        if found.st_nlink > 1 and len(self._digests) < _MOST_KNOWN:
-            self._digests[_key(found)] = digest
+    def keep_all(self, digests: Sequence[tuple[bytes, bytes]]) -> None:
+        """Remember digests of files, by their keys."""
+        for key, digest in digests:
+            if len(self._digests) < _MOST_KNOWN:
+                self._digests[key] = digest
 
 
-def _key(found: os.stat_result) -> bytes:
+def key_of(found: os.stat_result) -> bytes | None:
+    """What tells a file of which `found` was just asked from others and from what it was before; None if it has one link."""
+    if found.st_nlink < 2:
+        return None
     return _KEY.pack(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

@@ -78,13 +78,13 @@ class Children:
     """The entries that each directory holds."""
 
     def __init__(self, paths: Paths) -> None:
-        self._order = np.argsort(paths.parents, kind="stable").astype(np.int32)
-        self._parents = paths.parents[self._order]
+        self.order: Numbers32 = np.argsort(paths.parents, kind="stable").astype(np.int32)
+        self.parents: Numbers32 = paths.parents[self.order]
 
     def of(self, directory: int) -> Numbers32:
         """The entry numbers of what lies directly in `directory` (TOP for the top), in order."""
-        first, last = np.searchsorted(self._parents, [directory, directory + 1])
-        return self._order[first:last]
+        first, last = np.searchsorted(self.parents, [directory, directory + 1])
+        return self.order[first:last]
 
 
 def _is_file(tree: Tree) -> NDArray[np.bool_]:

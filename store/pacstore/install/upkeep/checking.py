@@ -1,357 +1,172 @@
-"""Checking: an installed tree against what it should be, by directories, reading every byte."""
+"""Checking: an installed tree against what it should be, by threads of this process or, where there is much, by processes.
+
+The threads of one interpreter hash hardly faster than one: with many small files they mostly wait for one another.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import stat
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
 
-import numpy as np
-
-from pacstore.attributes import Attributes
-from pacstore.document import Numbers, starts
-from pacstore.errors import printable
-from pacstore.install.actions.generated import Generated, Made
+from pacstore.errors import Unavailable
 from pacstore.install.crew import Crew
-from pacstore.install.seeds.copying import jobs
-from pacstore.install.tools import Tools
-from pacstore.install.tree.directories import open_directory
-from pacstore.install.tree.disk import DIRECTORY_MODE
-from pacstore.install.tree.hashing import Known, digest_of
-from pacstore.install.tree.paths import TOP, Children, Numbers32, Paths
-from pacstore.install.upkeep.findings import NO_ENTRY, Fault, Finding
+from pacstore.install.root.layout import Root
+from pacstore.install.team import Desk, Team, may_fork
+from pacstore.install.tree.disk import DIRECTORY_FLAGS
+from pacstore.install.tree.hashing import Known
+from pacstore.install.upkeep.examination import Buffer, Examination, Found, Inode, attribute_faults
+from pacstore.install.upkeep.findings import Fault, Finding
+from pacstore.install.upkeep.parts import Cutting, Expected, Piece
 from pacstore.limits import MIB
 from pacstore.progress import Progress
+from pacstore.release import Release
 from pacstore.tree import EntryKind
 
-_JOB_BYTES = 16 * MIB
-_JOB_ENTRIES = 1_024
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 TOP_PATH = "."
+_Take = Callable[[Found], None]
+_Order = tuple[str, Inode, Piece]
 
 
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """Some of the entries of a directory; with the first of them come `all`, to see what is there besides."""
+@dataclass(frozen=True)
+class Readers:
+    """How many read: `threads`, or `processes` (if two or more) where there are `processes_from_bytes` and no other thread."""
 
-    directory: int
-    entries: Numbers32
-    all: Numbers32 | None
-
-
-@dataclass(frozen=True, eq=False)
-class Expected:
-    """What a tree should be. `attributes`: None where they are not known; `owner`: user and group id, a group of None is any."""
-
-    paths: Paths
-    attributes: Attributes | None = None
-    owner: tuple[int, int | None] | None = None
-    generated: Generated | None = None
+    threads: int = 2
+    processes: int = 1
+    processes_from_bytes: int = 64 * MIB
 
 
-@dataclass
-class _Members:
-    """The inodes of the members of hard-link groups, found while they are checked."""
-
-    entries: Numbers32
-    inodes: list[tuple[int, int] | None] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, attributes: Attributes | None) -> _Members:
-        members = (
-            np.zeros(0, dtype=np.int32) if attributes is None else np.sort(attributes.group_members).astype(np.int32)
-        )
-        return cls(members, [None] * len(members))
-
-    def note(self, entry: int, found: os.stat_result) -> None:
-        if not len(self.entries):
-            return
-        at = int(np.searchsorted(self.entries, entry))
-        if at < len(self.entries) and self.entries[at] == entry:
-            self.inodes[at] = found.st_dev, found.st_ino
-
-    def inode(self, entry: int) -> tuple[int, int] | None:
-        return self.inodes[int(np.searchsorted(self.entries, entry))]
+READERS = Readers()
 
 
-class Check:
-    """One check of the tree whose open top is `top`. What each directory holds is compared by one thread."""
+@dataclass(frozen=True)
+class Subject:
+    """The tree of a release: its open top, and the pieces into which it is cut."""
 
-    def __init__(self, expected: Expected, top: int, progress: Progress, known: Known) -> None:
-        self._expected = expected
-        self._paths = expected.paths
-        self._tree = expected.paths.tree
-        self._top = top
-        self._progress = progress
-        self._known = known
-        self._children = Children(expected.paths)
-        self._links = np.flatnonzero(self._tree.kinds == EntryKind.SYMLINK)
-        self._targets = starts(self._tree.target_lengths)
-        self._members = _Members.of(expected.attributes)
-        self._made = _by_directory(expected.generated)
-        self._findings: list[Finding] = []
+    release: Release
+    top: int
+    pieces: Iterable[Piece]
 
-    def run(self, workers: int) -> list[Finding]:
-        """All that is wrong, by path. Raises OSError where nothing can be found out."""
-        self._check_top()
-        with Crew(workers, lambda: Tools(self._top, self._paths, open_directories=64)) as crew:
-            for directories in self._jobs():
-                crew.give(self._job(directories))
-            crew.give(self._check_made_directories)
+
+class Examiners(Protocol):
+    """Who compares pieces of a tree."""
+
+    def examine(self, subject: Subject, *, known: Known, progress: Progress, take: _Take) -> None:
+        """Compare all pieces; `take` is given what comes of each, by the thread that calls this."""
+
+
+class Threads:
+    """Threads of this process."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def examine(self, subject: Subject, *, known: Known, progress: Progress, take: _Take) -> None:
+        """As the protocol says."""
+        results: list[Found] = []
+
+        def job(piece: Piece) -> Callable[[Buffer], None]:
+            def examine(buffer: Buffer) -> None:
+                examination = Examination(
+                    subject.top, piece.owner, buffer, ask=known.find_all, advance=progress.advance
+                )
+                found = examination.run(piece)
+                known.keep_all(found.digests)
+                results.append(found)
+
+            return examine
+
+        with Crew(self._count, Buffer) as crew:
+            for piece in subject.pieces:
+                crew.give(job(piece))
             crew.finish()
-        self._check_links()
-        return sorted(self._findings)
-
-    def _check_top(self) -> None:
-        found = os.fstat(self._top)
-        self._check_attributes(TOP_PATH, NO_ENTRY, EntryKind.DIRECTORY, found)
-
-    def _jobs(self) -> Iterator[list[_Part]]:
-        """Parts of directories, in runs of bounded bytes and entries."""
-        run: list[_Part] = []
-        size = entries = 0
-        for directory in (TOP, *self._paths.directories()):
-            children = self._children.of(directory)
-            sizes = self._sizes(children)
-            cuts = list(jobs(sizes)) or [(0, 0)]
-            for first, last in cuts:
-                run.append(_Part(directory, children[first:last], children if first == 0 else None))
-                size += int(sizes[first:last].sum())
-                entries += 1 + last - first
-                if size > _JOB_BYTES or entries > _JOB_ENTRIES:
-                    yield run
-                    run, size, entries = [], 0, 0
-        yield run
-
-    def _file_numbers(self, entries: Numbers32) -> Numbers32:
-        """The file number of each of `entries` that is a file; for others something."""
-        return np.searchsorted(self._paths.file_entries, entries).astype(np.int32)
-
-    def _sizes(self, entries: Numbers32) -> Numbers:
-        """The bytes of each of `entries` that is a file; 0 for others."""
-        sizes = np.zeros(len(entries), dtype=np.int64)
-        files = np.flatnonzero(np.isin(self._tree.kinds[entries], (EntryKind.FILE, EntryKind.EXECUTABLE)))
-        sizes[files] = self._tree.sizes[self._file_numbers(entries[files])]
-        return sizes
-
-    def _job(self, parts: list[_Part]) -> Callable[[Tools], None]:
-        def check(tools: Tools) -> None:
-            for part in parts:
-                self._check_part(tools, part)
-
-        return check
-
-    def _found(
-        self, entry: int, fault: Fault, detail: str, inode: tuple[int, int] | None = None, path: str = ""
-    ) -> None:
-        self._findings.append(Finding(path or self._paths.shown(entry), fault, detail, entry, inode))
-
-    def _check_part(self, tools: Tools, part: _Part) -> None:
-        made = self._made.get(self._path(part.directory), {}) if self._made else {}
-        try:
-            directory = tools.tree.open(part.directory)
-        except OSError as error:
-            for entry in part.entries.tolist():
-                if self._paths.name(entry) not in made:
-                    self._found(entry, *_absence(error))
-            if part.all is not None:
-                self._check_made(tools, -1, part.directory, made)
-            return
-        kinds = self._tree.kinds[part.entries].tolist()
-        files = self._file_numbers(part.entries).tolist()
-        for entry, kind, file in zip(part.entries.tolist(), kinds, files, strict=True):
-            name = self._paths.name(entry)
-            if name not in made:
-                self._check_entry(tools, directory, name, entry, _KINDS[kind], file)
-        if part.all is not None:
-            self._check_made(tools, directory, part.directory, made)
-            self._check_listing(directory, part.directory, {*map(self._paths.name, part.all.tolist()), *made})
-
-    def _path(self, directory: int) -> bytes:
-        return b"" if directory == TOP else self._paths.path(directory)
-
-    def _check_listing(self, descriptor: int, directory: int, expected: set[bytes]) -> None:
-        with contextlib.suppress(OSError):
-            present = {os.fsencode(name) for name in os.listdir(descriptor)}
-            self._extra(self._path(directory), present - expected)
-
-    def _extra(self, above: bytes, names: set[bytes]) -> None:
-        for name in names:
-            path = _shown(above + b"/" + name if above else name)
-            self._findings.append(Finding(path, Fault.EXTRA, "is not part of the release"))
-
-    def _check_entry(self, tools: Tools, directory: int, name: bytes, entry: int, kind: EntryKind, file: int) -> None:
-        try:
-            found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-            if not _is(kind, found.st_mode):
-                self._found(entry, Fault.KIND, f"is not a {_NAMES[kind]}")
-                return
-            self._check_attributes("", entry, kind, found)
-            if kind is EntryKind.SYMLINK:
-                self._check_target(entry, os.readlink(name, dir_fd=directory))
-            elif kind is not EntryKind.DIRECTORY:
-                self._members.note(entry, found)
-                self._check_content(tools, directory, name, entry, file, found)
-        except OSError as error:
-            self._found(entry, *_absence(error))
-
-    def _check_attributes(self, path: str, entry: int, kind: EntryKind, found: os.stat_result) -> None:
-        owner = self._expected.owner
-        inode = (found.st_dev, found.st_ino) if kind.is_file else None
-        if owner is not None and (found.st_uid != owner[0] or owner[1] not in (None, found.st_gid)):
-            expected = f"user {owner[0]}" if owner[1] is None else f"user {owner[0]} and group {owner[1]}"
-            actual = f"user {found.st_uid} and group {found.st_gid}"
-            self._found(entry, Fault.OWNER, f"belongs to {actual}, not to {expected}", inode, path)
-        if kind is EntryKind.SYMLINK:
-            return
-        expected_mode = 0o644 if kind is EntryKind.FILE else DIRECTORY_MODE
-        # A directory may inherit setgid from the one above it.
-        actual_mode = stat.S_IMODE(found.st_mode) & (0o777 if kind is EntryKind.DIRECTORY else 0o7777)
-        if actual_mode != expected_mode:
-            self._found(entry, Fault.MODE, f"has mode {actual_mode:04o}, not {expected_mode:04o}", inode, path)
-
-    def _check_target(self, entry: int, target: bytes) -> None:
-        link = int(np.searchsorted(self._links, entry))
-        expected = bytes(self._tree.targets[int(self._targets[link]) : int(self._targets[link + 1])])
-        if target != expected:
-            self._found(entry, Fault.TARGET, f"leads to {_shown(target)}")
-
-    def _check_content(
-        self, tools: Tools, directory: int, name: bytes, entry: int, file: int, found: os.stat_result
-    ) -> None:
-        expected = int(self._tree.sizes[file])
-        inode = found.st_dev, found.st_ino
-        if found.st_size != expected:
-            self._found(entry, Fault.DAMAGED, f"has {found.st_size} bytes, not {expected}", inode)
-        elif self._digest(tools, directory, name, found) != self._tree.contents[file].tobytes():
-            self._found(entry, Fault.DAMAGED, "has other content", inode)
-        self._progress.advance(expected)
-
-    def _digest(self, tools: Tools, directory: int, name: bytes, found: os.stat_result) -> bytes:
-        digest = self._known.find(found)
-        if digest is None:
-            descriptor = os.open(name, _READ, dir_fd=directory)
-            try:
-                digest = digest_of(descriptor, found.st_size, tools.buffer)
-            finally:
-                os.close(descriptor)
-            self._known.keep(found, digest)
-        return digest
-
-    def _check_links(self) -> None:
-        """Whether the members of each hard-link group are one file."""
-        if self._expected.attributes is None:
-            return
-        for first, *others in self._expected.attributes.groups():
-            inode = self._members.inode(first)
-            for entry in others:
-                other = self._members.inode(entry)
-                if inode is not None and other is not None and other != inode:
-                    self._found(entry, Fault.LINK, f"is no longer the same file as {self._paths.shown(first)}")
-
-    # -- what the release's own commands made
-
-    def _check_made_directories(self, tools: Tools) -> None:
-        """The directories that commands made, which are none of the tree."""
-        generated = self._expected.generated
-        for path, made in generated.paths.items() if generated is not None else ():
-            if made.kind is EntryKind.DIRECTORY:
-                self._check_made_directory(tools, path.encode())
-
-    def _check_made_directory(self, tools: Tools, path: bytes) -> None:
-        names = self._made.get(path, {})
-        descriptor = -1
-        try:
-            with contextlib.suppress(OSError):
-                descriptor = open_directory(self._top, path)
-            for name, expected in names.items():
-                self._check_one_made(tools, descriptor, path + b"/" + name, name, expected, NO_ENTRY)
-            if descriptor >= 0:
-                with contextlib.suppress(OSError):
-                    self._extra(path, {os.fsencode(name) for name in os.listdir(descriptor)} - set(names))
-        finally:
-            if descriptor >= 0:
-                os.close(descriptor)
-
-    def _check_made(self, tools: Tools, descriptor: int, directory: int, made: Mapping[bytes, Made]) -> None:
-        """What commands made in a directory of the tree, or changed there."""
-        if not made:
-            return
-        entries = {self._paths.name(entry): entry for entry in self._children.of(directory).tolist()}
-        above = self._path(directory)
-        for name, expected in made.items():
-            path = above + b"/" + name if above else name
-            self._check_one_made(tools, descriptor, path, name, expected, entries.get(name, NO_ENTRY))
-
-    def _check_one_made(
-        self, tools: Tools, directory: int, path: bytes, name: bytes, expected: Made, entry: int
-    ) -> None:
-        what: tuple[Fault, str] | None
-        try:
-            what = _made_fault(directory, name, expected, tools) if directory >= 0 else (Fault.MISSING, "is not there")
-        except OSError as error:
-            what = _absence(error)
-        if what is not None:
-            fault, detail = what
-            detail = f"{detail} (the release's own commands made it)"
-            self._findings.append(Finding(_shown(path), fault, detail, entry, generated=True))
+        for found in results:
+            take(found)
 
 
-def _absence(error: OSError) -> tuple[Fault, str]:
-    """What it means that an entry cannot be looked at: only some errors say that it is not there."""
-    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-        return Fault.MISSING, "is not there"
-    return Fault.DAMAGED, f"cannot be read: {error.strerror}"
+class Processes:
+    """Forked processes, each of which opens the trees for itself."""
+
+    def __init__(self, team: Team[_Order, list[bytes], list[bytes | None], Found]) -> None:
+        self._team = team
+
+    def examine(self, subject: Subject, *, known: Known, progress: Progress, take: _Take) -> None:
+        """As the protocol says. Raises Unavailable where a process was ended, or another tree has taken this one's place."""
+
+        def keep(found: Found) -> None:
+            known.keep_all(found.digests)
+            take(found)
+
+        inode = _inode(subject.top)
+        orders = ((str(subject.release), inode, piece) for piece in subject.pieces)
+        self._team.run(orders, answer=known.find_all, advance=progress.advance, take=keep)
 
 
-_KINDS = tuple(EntryKind)
-_NAMES = {
-    EntryKind.DIRECTORY: "directory",
-    EntryKind.FILE: "file",
-    EntryKind.EXECUTABLE: "file",
-    EntryKind.SYMLINK: "symbolic link",
-}
+class _Examiner:
+    """What a process does: pieces of one tree after another."""
+
+    def __init__(self, releases: int) -> None:
+        self._releases = releases
+        self._name = ""
+        self._top = -1
+        self._buffer = Buffer()
+
+    def __call__(self, order: _Order, desk: Desk[list[bytes], list[bytes | None]]) -> Found:
+        name, inode, piece = order
+        if name != self._name:
+            self._open(name, inode)
+        return Examination(self._top, piece.owner, self._buffer, ask=desk.ask, advance=desk.advance).run(piece)
+
+    def _open(self, name: str, inode: Inode) -> None:
+        if self._top >= 0:
+            os.close(self._top)
+            self._top = -1
+        self._top, self._name = os.open(name, DIRECTORY_FLAGS, dir_fd=self._releases), name
+        if _inode(self._top) != inode:
+            raise Unavailable("has been replaced while it was compared", place=name, hint="run the same command again")
 
 
-def _made_fault(directory: int, name: bytes, made: Made, tools: Tools) -> tuple[Fault, str] | None:
-    found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    if not _is(made.kind, found.st_mode):
-        return Fault.KIND, f"is not a {_NAMES[made.kind]}"
-    if made.kind is EntryKind.SYMLINK:
-        target = os.readlink(name, dir_fd=directory)
-        return None if target == made.target.encode() else (Fault.TARGET, f"leads to {_shown(target)}")
-    if made.kind is EntryKind.DIRECTORY or made.digest is None:
-        return None
-    if bool(found.st_mode & 0o100) != (made.kind is EntryKind.EXECUTABLE):
-        return Fault.MODE, f"has mode {stat.S_IMODE(found.st_mode):04o}"
-    if found.st_size != made.bytes:
-        return Fault.DAMAGED, f"has {found.st_size} bytes, not {made.bytes}"
-    descriptor = os.open(name, _READ, dir_fd=directory)
-    try:
-        same = digest_of(descriptor, found.st_size, tools.buffer) == made.digest.raw
-    finally:
-        os.close(descriptor)
-    return None if same else (Fault.DAMAGED, "has other content")
+def _inode(descriptor: int) -> Inode:
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino
 
 
-def _by_directory(generated: Generated | None) -> dict[bytes, dict[bytes, Made]]:
-    """What commands made, by the path of the directory and the name in it."""
-    found: defaultdict[bytes, dict[bytes, Made]] = defaultdict(dict)
-    for path, made in generated.paths.items() if generated is not None else ():
-        above, _, name = path.encode().rpartition(b"/")
-        found[above][name] = made
-    return dict(found)
+@contextlib.contextmanager
+def examiners(root: Root, readers: Readers, *, bytes_total: int) -> Iterator[Examiners]:
+    """Who compares releases of `root`, `bytes_total` in all."""
+    if readers.processes < 2 or bytes_total < readers.processes_from_bytes or not may_fork():
+        yield Threads(readers.threads)
+        return
+    with Team(readers.processes, _Examiner(root.releases)) as team:
+        yield Processes(team)
 
 
-def _is(kind: EntryKind, mode: int) -> bool:
-    if kind is EntryKind.DIRECTORY:
-        return stat.S_ISDIR(mode)
-    return stat.S_ISLNK(mode) if kind is EntryKind.SYMLINK else stat.S_ISREG(mode)
+def check_tree(
+    expected: Expected, release: Release, top: int, *, examiners: Examiners, known: Known, progress: Progress
+) -> list[Finding]:
+    """All that is wrong with the tree of `release`, whose open top is `top`, by path. Raises OSError, Unavailable."""
+    faults = attribute_faults(EntryKind.DIRECTORY, os.fstat(top), expected.owner)
+    findings = [Finding(TOP_PATH, fault, detail) for fault, detail in faults]
+    inodes: dict[int, Inode] = {}
+
+    def take(found: Found) -> None:
+        findings.extend(found.findings)
+        inodes.update(found.inodes)
+
+    subject = Subject(release, top, Cutting(expected).pieces())
+    examiners.examine(subject, known=known, progress=progress, take=take)
+    return sorted([*findings, *_broken_links(expected, inodes)])
 
 
-def _shown(name: bytes) -> str:
-    return printable(name.decode("utf-8", "backslashreplace"))
+def _broken_links(expected: Expected, inodes: dict[int, Inode]) -> Iterator[Finding]:
+    """Members of hard-link groups that are not one file any more."""
+    for first, *others in expected.attributes.groups() if expected.attributes is not None else ():
+        inode = inodes.get(first)
+        for entry in others:
+            other = inodes.get(entry)
+            if inode is not None and other is not None and other != inode:
+                detail = f"is no longer the same file as {expected.paths.shown(first)}"
+                yield Finding(expected.paths.shown(entry), Fault.LINK, detail, entry)

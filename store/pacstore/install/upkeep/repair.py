@@ -29,6 +29,7 @@ from pacstore.install.tree.directories import open_directory
 from pacstore.install.tree.disk import DIRECTORY_FLAGS, check_owner, disk_at
 from pacstore.install.tree.hashing import Known
 from pacstore.install.tree.paths import TOP, Paths
+from pacstore.install.upkeep.checking import READERS, Examiners, Readers, examiners
 from pacstore.install.upkeep.findings import NO_ENTRY, Fault, Finding
 from pacstore.install.upkeep.mending import Mending
 from pacstore.install.upkeep.rebuilding import OtherRecord, Rebuilding, Rebuilt, Supply, check_entry
@@ -89,6 +90,7 @@ class _Session:
     progress: Progress
     now: Clock
     options: InstallOptions
+    who: Examiners
     known: Known = field(default_factory=Known)
     replacements: dict[tuple[int, int], _Replacement] = field(default_factory=dict)
 
@@ -101,6 +103,7 @@ def repair(
     progress: Progress,
     now: Clock,
     options: InstallOptions,
+    readers: Readers = READERS,
 ) -> list[Repaired]:
     """Verify `releases`, or all that is installed, and put right what is wrong, but for extra files.
 
@@ -113,9 +116,11 @@ def repair(
         chosen = list(dict.fromkeys(releases)) or list(sizes)
         for release in chosen:
             check_installed(opened, release)
-        session = _Session(opened, supply, progress, now, options)
-        timeline = Timeline.of(opened.history())
-        done = [_repair_release(session, release, timeline, sizes.get(release)) for release in chosen]
+        total = sum(sizes.get(release) or 0 for release in chosen)
+        with examiners(opened, readers, bytes_total=total) as who:
+            session = _Session(opened, supply, progress, now, options, who)
+            timeline = Timeline.of(opened.history())
+            done = [_repair_release(session, release, timeline, sizes.get(release)) for release in chosen]
         with contextlib.suppress(OSError):
             sweep(opened)
     return done
@@ -130,7 +135,7 @@ def _repair_release(session: _Session, release: Release, timeline: Timeline, siz
         documents = _fetch_record(session, record)
         record = read_record_of(session.root, release, timeline)
     session.progress.begin("verifying", size)
-    verified = check_release(session.root, record, session.progress, session.known, workers=session.options.workers)
+    verified = check_release(session.root, record, session.progress, session.known, session.who)
     if documents is None:
         return Repaired(verified, left=verified.findings)
     records = len(spoilt) - len(record.findings)
@@ -245,9 +250,7 @@ class _Work:
                 # What lies in a directory that could not be read seemed to be missing.
                 mending.finish()
                 session.progress.begin("verifying", verified.bytes_total)
-                again = check_release(
-                    session.root, self._record, session.progress, session.known, workers=session.options.workers
-                )
+                again = check_release(session.root, self._record, session.progress, session.known, session.who)
                 wrong = [one for one in again.findings if not self._is_left(one) and one.fault is not Fault.EXTRA]
             broken, damaged = self._broken(mending, wrong)
             groups = list(self._groups(wrong, broken))

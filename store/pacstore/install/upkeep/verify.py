@@ -17,8 +17,9 @@ from pacstore.install.root.timeline import Past, Timeline
 from pacstore.install.tree.disk import DIRECTORY_FLAGS, disk_at
 from pacstore.install.tree.hashing import Known
 from pacstore.install.tree.paths import Paths
-from pacstore.install.upkeep.checking import Check, Expected
+from pacstore.install.upkeep.checking import READERS, Examiners, Readers, check_tree, examiners
 from pacstore.install.upkeep.findings import Fault, Finding
+from pacstore.install.upkeep.parts import Expected
 from pacstore.manifest import Manifest
 from pacstore.progress import Progress
 from pacstore.release import Release
@@ -52,23 +53,29 @@ class Record:
     findings: tuple[Finding, ...]
 
 
-def verify(root: Path, releases: Sequence[Release], progress: Progress, *, workers: int = 2) -> list[Verified]:
+def verify(
+    root: Path, releases: Sequence[Release], progress: Progress, *, readers: Readers = READERS
+) -> list[Verified]:
     """All that is wrong with `releases`, or with all that is installed, if none is named; times are not compared.
 
-    A file that several of them share is read once. Raises NotFound for what is not installed, Unavailable when the disk fails.
+    A file that several of them share is read once. Raises NotFound for what is not installed, Unavailable when the disk fails, or
+    when one of the processes that read was ended.
     """
     with disk_at(str(root)), Root.existing(root) as opened:
         sizes = {one.release: one.bytes_total for one in installed_releases(opened)}
         chosen = list(dict.fromkeys(releases)) or list(sizes)
         for release in chosen:
             check_installed(opened, release)
-        progress.begin("verifying", sum(sizes.get(release) or 0 for release in chosen))
-        known = Known()
-        timeline = Timeline.of(opened.history())
-        found = []
-        for release in chosen:
-            record = read_record_of(opened, release, timeline)
-            found.append(check_release(opened, record, progress, known, workers=workers))
+        total = sum(sizes.get(release) or 0 for release in chosen)
+        # Before anybody shows progress, which takes a thread.
+        with examiners(opened, readers, bytes_total=total) as who:
+            progress.begin("verifying", total)
+            known = Known()
+            timeline = Timeline.of(opened.history())
+            found = []
+            for release in chosen:
+                record = read_record_of(opened, release, timeline)
+                found.append(check_release(opened, record, progress, known, who))
     return found
 
 
@@ -111,15 +118,15 @@ def read_record_of(root: Root, release: Release, timeline: Timeline) -> Record:
     return Record(release, manifest, attributes, generated, past, tuple(findings))
 
 
-def check_release(root: Root, record: Record, progress: Progress, known: Known, *, workers: int) -> Verified:
-    """Compare the tree of a release with its record. Raises OSError."""
+def check_release(root: Root, record: Record, progress: Progress, known: Known, who: Examiners) -> Verified:
+    """Compare the tree of a release with its record. Raises OSError, Unavailable."""
     if record.manifest is None:
         return Verified(record.release, 0, 0, record.findings)
     tree = record.manifest.tree
     expected = Expected(Paths(tree), record.attributes, record.past.owner, record.generated)
     top = os.open(str(record.release), DIRECTORY_FLAGS, dir_fd=root.releases)
     try:
-        findings = Check(expected, top, progress, known).run(workers)
+        findings = check_tree(expected, record.release, top, examiners=who, known=known, progress=progress)
     finally:
         os.close(top)
     return Verified(record.release, tree.total_bytes, tree.files, (*record.findings, *findings))
