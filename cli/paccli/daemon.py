@@ -46,12 +46,10 @@ def show(loaded: Loaded, output: Output) -> None:
 
 
 def run(loaded: Loaded, output: Output) -> None:
-    """Serve until told to stop. A mirror makes its store, if there is none."""
+    """Serve until told to stop."""
     config = loaded.config
     _check(config)
-    if config.is_mirror:
-        Store.create(config.store, state_dir=config.state_dir).close()
-    else:
+    if not config.is_mirror:  # which makes its store, if there is none
         Store.open(config.store, writable=False)
 
     def ready(url: str) -> None:

@@ -19,7 +19,6 @@ from pacstore.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
 
     from pacmirror.config import Config
     from pacmirror.mirrors import MirrorList
@@ -54,13 +53,13 @@ def make_app(config: Config) -> web.Application:
 async def _require_store(app: web.Application) -> AsyncIterator[None]:
     """Half a configuration is refused: without a store the daemon does not start. That of a mirror may begin empty."""
     if app[CONFIG].is_mirror:
-        await asyncio.to_thread(_make_store, app[CONFIG].store)
+        await asyncio.to_thread(_make_store, app[CONFIG])
     await asyncio.to_thread(app[FILES].check)
     yield
 
 
-def _make_store(path: Path) -> None:
-    Store.create(path).close()
+def _make_store(config: Config) -> None:
+    Store.create(config.store, state_dir=config.state_dir).close()
 
 
 def _close(mirrors: MirrorList) -> Callable[[web.Application], AsyncIterator[None]]:

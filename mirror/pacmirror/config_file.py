@@ -7,7 +7,6 @@ file: for each key alone. deploy/pacball.toml describes all keys.
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pacmirror.base_url import parse_base_url
-from pacmirror.config import Config, Network, Subscription, format_address, parse_address
+from pacmirror.config import Config, Network, format_address, parse_address
 from pacmirror.hours import RateHours, format_hours, parse_hours
 from pacmirror.toml_file import (
     Found,
@@ -35,11 +34,10 @@ from pacmirror.toml_file import (
 )
 from pacstore.amounts import parse_bytes, parse_span
 from pacstore.errors import Refused, printable
+from pacstore.subscription import KEEP_MOST, Subscription
 
 PREFIX = "PACBALL_SERVE_"
-_PATTERN = re.compile(r"[A-Za-z0-9._*?-]{1,150}\Z")
 _PASSPHRASE = "passphrase_file"  # noqa: S105 - the name of a key
-_KEPT_MOST = 1_000_000
 T = TypeVar("T")
 
 
@@ -113,10 +111,13 @@ def _subscription(found: Found) -> Subscription:
         if name not in ("releases", "keep"):
             raise unknown(f"{found.key}.{name}", (f"{found.key}.releases", f"{found.key}.keep"), place=found.place)
     pattern = replace(found, key=f"{found.key}.releases", value=table["releases"])
-    if not _PATTERN.match(text(pattern)):
-        raise pattern.refusal("a pattern of release names, with * for any letters and ? for one")
     keep = replace(found, key=f"{found.key}.keep", value=table.get("keep"))
-    return Subscription(text(pattern), None if keep.value is None else whole_number(1, _KEPT_MOST)(keep))
+    try:
+        return Subscription(text(pattern), None if keep.value is None else whole_number(1, KEEP_MOST)(keep))
+    except Refused as error:
+        if error.place == found.place:
+            raise
+        raise Refused(f"{found.key}: {error.place}: {error.message}", place=found.place, hint=error.hint) from error
 
 
 def _span(found: Found, *, least: int = 0) -> float:
@@ -290,6 +291,4 @@ def _words(value: object) -> str:
         return str(value).lower()
     if isinstance(value, RateHours):
         return format_hours(value)
-    if isinstance(value, Subscription):
-        return value.pattern if value.keep is None else f"{value.pattern} (newest {value.keep})"
     return "-" if value is None else printable(str(without_password(str(value))))

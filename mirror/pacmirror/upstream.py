@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from pacmirror.limits import LIST_LIMITS
 from pacmirror.mirrors import MirrorList
 from pacmirror.source import HttpSource
-from pacmirror.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from pacmirror.config import UpstreamConfig
@@ -18,7 +17,7 @@ USER_AGENT = "pacball-mirror"
 
 def make_mirror_list(config: UpstreamConfig) -> MirrorList:
     """The sources of a mirror, upstreams first; nothing is asked yet. Raises Refused, and as `Surroundings.access`."""
-    surroundings = make_surroundings(config)
+    surroundings = config.surroundings
     parts: list[Part] = []
     try:
         for url in (*config.urls, *config.peers):
@@ -29,10 +28,3 @@ def make_mirror_list(config: UpstreamConfig) -> MirrorList:
         for made in parts:
             made.close()
         raise
-
-
-def make_surroundings(config: UpstreamConfig) -> Surroundings:
-    """What lies between a mirror and its upstreams."""
-    if config.proxies is None:
-        return Surroundings(ca_file=config.ca_file, tokens=config.tokens)
-    return Surroundings(config.proxies, config.ca_file, config.tokens)

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from pacmirror.config import Config, Subscription
+from pacmirror.config import Config
 from pacmirror.config_file import KEYS, environment_variable, load_config, shown
 from pacmirror.config_rules import check_config, check_files
 from pacmirror.hours import RateHours
 from pacmirror.toml_file import Found
 from pacstore.errors import NotFound, Refused
+from pacstore.subscription import Subscription
 
 DESCRIBED = Path(__file__).parents[2] / "deploy/pacball.toml"
 COMMENTED = re.compile(r'^#(?=[a-z_]+ = |\[|")', re.MULTILINE)
@@ -155,7 +156,7 @@ def test_every_key_has_a_variable_of_its_own():
         ("[sync]\ngrace = '7 days'", "sync.grace: 7 days is no time span"),
         ("[sync]\nparallel = 0", "sync.parallel must be a whole number from 1 to 64, not 0"),
         ("[[sync.subscriptions]]\nkeep = 3", r"sync.subscriptions\[0\] must be a section with a pattern"),
-        ("[[sync.subscriptions]]\nreleases = '/etc/*'", r"sync.subscriptions\[0\].releases must be a pattern"),
+        ("[[sync.subscriptions]]\nreleases = '/etc/*'", r"sync.subscriptions\[0\]: /etc/\*: the pattern"),
         ("[[sync.subscriptions]]\nreleases = '*'\nkeeps = 3", r"keeps is not a setting .did you mean .*keep\?"),
         ("[[sync.subscriptions]]\nreleases = '*'\nkeep = 0", r"subscriptions\[0\].keep must be a whole number"),
         ("[scrub]\nenabled = 'yes'", "scrub.enabled must be true or false, not 'yes'"),
