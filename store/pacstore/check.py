@@ -28,7 +28,7 @@ from pacstore.progress import Progress
 from pacstore.readback import Damage, Report, read_back, total_length
 from pacstore.reindex import check_index
 from pacstore.release import Release
-from pacstore.storage import DocumentKind, ObjectKind, document_path, object_path
+from pacstore.storage import DocumentKind, ObjectKind, document_path, named_sha256, object_path
 from pacstore.store import Store
 from pacstore.trust.repository import Catalog
 from pacstore.trust.targets import CatalogRelease
@@ -88,7 +88,7 @@ def _check_links(store: Store, releases: list[CatalogRelease], report: CheckRepo
         other = missing.pop(path, None)
         try:
             with closing(store.storage.open_link(path)) as file, wrapped(path):
-                if (other is None or not _is_same(file, store, other)) and _sha256(file) != _named_sha256(path):
+                if (other is None or not _is_same(file, store, other)) and _sha256(file) != named_sha256(path):
                     raise Corrupt("is not what its name says; remove it", place=path)
         except PacballError as error:
             report.add(error, path)
@@ -107,10 +107,6 @@ def _sha256(file: BinaryIO) -> str:
     while data := file.read(MIB):
         hasher.update(data)
     return hasher.hexdigest()
-
-
-def _named_sha256(path: str) -> str:
-    return path.rpartition("/")[2].partition(".")[0]
 
 
 def _check_objects(store: Store, kind: ObjectKind, report: Report) -> None:

@@ -124,6 +124,29 @@ def decode(layout: Layout, data: Bytes, *, place: str) -> Document:
     return Document(layout, header, _split(document, listed, rest), place)
 
 
+def section_extents(layout: Layout, beginning: Bytes, *, place: str) -> dict[str, range]:
+    """Where in a document each of its sections lies, by its `beginning`, which has the whole header at least; nothing is checked.
+
+    Raises Corrupt, TooLarge or NewerFormat where that is no document's beginning.
+    """
+    header, rest = _decode_header(layout, memoryview(beginning).toreadonly(), place)
+    at = memoryview(beginning).nbytes - len(rest)
+    found: dict[str, range] = {}
+    listed = header.get("sections")
+    for item in listed if isinstance(listed, list) else []:
+        match item:
+            case [str(name), int(length)]:
+                found[name] = range(at, at + length)
+                at += length
+    if at > layout.limit_bytes:
+        raise TooLarge(f"has {at} bytes, more than the limit for a {layout.title}", place=place)
+    return found
+
+
+BEGINNING_BYTES = _PREFIX.size + LIMITS.header_bytes
+"""So many bytes from its first on have a document's whole header."""
+
+
 def _decode_header(layout: Layout, view: memoryview, place: str) -> tuple[dict[str, Value], memoryview]:
     whole = Document(layout, {}, {}, place)
     if len(view) < _PREFIX.size:

@@ -112,6 +112,25 @@ class Table:
         for number in range(len(self.lengths)):
             yield self.frame(number)
 
+    def runs(self, most_bytes: int, *, first: int = 0) -> Iterator[range]:
+        """The numbers of the frames from `first` on, cut where more than `most_bytes` would come together."""
+        for number in range(first + 1, len(self.lengths)):
+            if int(self.offsets[number + 1] - self.offsets[first]) > most_bytes:
+                yield range(first, number)
+                first = number
+        if first < len(self.lengths):
+            yield range(first, len(self.lengths))
+
+    def bad_frames(self, run: range, data: Bytes) -> list[int]:
+        """Which frames of `run` are not what the table says, in the bytes `data` from the first one's offset on."""
+        view = memoryview(data)
+        bounds = (self.offsets[run.start : run.stop + 1] - self.offsets[run.start]).tolist()
+        return [
+            number
+            for number, begin, end in zip(run, bounds, bounds[1:], strict=False)
+            if blake3(view[begin:end]).digest() != self.digests[number].tobytes()
+        ]
+
     def frame(self, number: int) -> Frame:
         """Frame `number`."""
         return Frame(
@@ -147,13 +166,17 @@ class TableBuilder:
 
     def add(self, kind: int, compressed: bytes, ids: bytes, chunk_lengths: list[int]) -> None:
         """The next frame: its compressed bytes and its chunks (`ids`: 32 bytes each)."""
+        self.add_row(kind, len(compressed), blake3(compressed).digest(), ids, chunk_lengths)
+
+    def add_row(self, kind: int, length: int, digest: bytes, ids: bytes, chunk_lengths: list[int]) -> None:
+        """The next frame, of which only compressed `length` in bytes and digest are known, and its chunks."""
         self.kinds.append(kind)
-        self.lengths.append(len(compressed))
-        self.digests += blake3(compressed).digest()
+        self.lengths.append(length)
+        self.digests += digest
         self.chunk_counts.append(len(chunk_lengths))
         self.chunk_lengths.extend(chunk_lengths)
         self.chunk_ids += ids
-        self.end += len(compressed)
+        self.end += length
 
     def encode(self) -> bytes:
         """The table document; the digest of it is the pack's id."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import BinaryIO, cast
 
 import numpy as np
 
-from pacstore.digest import Bytes, Digest
+from pacstore.digest import DIGEST_BYTES, Bytes, Digest
 from pacstore.document import (
+    BEGINNING_BYTES,
     U8,
     U32,
     U64,
@@ -23,8 +24,9 @@ from pacstore.document import (
     decode,
     encode,
     row_keys,
+    section_extents,
 )
-from pacstore.errors import Refused
+from pacstore.errors import Corrupt, Refused
 from pacstore.limits import LIMITS
 from pacstore.manifest import Manifest
 from pacstore.pack import FOOTER_BYTES, FRAMES_BEGIN
@@ -68,6 +70,28 @@ def packs_of(data: Bytes, *, place: str) -> Column8:
     """The ids of all packs that a placement names, in rows of 32 bytes, without a look at its manifest. Raises Corrupt."""
     document = decode(LAYOUT, data, place=place)
     return document.digests("pack_ids", document.number("packs", LIMITS.manifest_chunks))
+
+
+def read_packs(file: BinaryIO, *, place: str) -> dict[Digest, int]:
+    """The packs that the placement in `file` names, with their lengths in bytes, from its first part alone.
+
+    Neither its digest nor its manifest is looked at. Raises Corrupt, TooLarge, NewerFormat or OSError.
+    """
+    beginning = file.read(BEGINNING_BYTES)
+    extents = section_extents(LAYOUT, beginning, place=place)
+    ids, lengths = extents.get("pack_ids", range(0)), extents.get("pack_lengths", range(0))
+    ids_bytes, lengths_bytes = (_section(file, extent) for extent in (ids, lengths))
+    if len(ids_bytes) != len(ids) or len(lengths_bytes) != len(lengths) or len(ids) != 4 * len(lengths):
+        raise Corrupt("is not a valid placement: it is truncated", place=place)
+    packs = (Digest(ids_bytes[at : at + DIGEST_BYTES]) for at in range(0, len(ids), DIGEST_BYTES))
+    return dict(zip(packs, np.frombuffer(lengths_bytes, dtype=U64).tolist(), strict=True))
+
+
+def _section(file: BinaryIO, extent: range) -> bytes:
+    if extent.stop > file.seek(0, 2):
+        return b""
+    file.seek(extent.start)
+    return file.read(len(extent))
 
 
 @dataclass(frozen=True, eq=False)

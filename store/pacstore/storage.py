@@ -83,6 +83,11 @@ def is_target_path(path: str) -> bool:
         return False
 
 
+def named_sha256(path: str) -> str:
+    """The SHA-256 that a path made by `target_path` names, in hexadecimal digits."""
+    return path.rpartition("/")[2].partition(".")[0]
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class TargetLink:
     """A second public name `path` (see `target_path`) of the object or placement at the public path `file`.

@@ -147,12 +147,12 @@ def _pack_pieces(reader: ObjectStorage, pack: Digest) -> Iterator[bytes]:
 def _fetched_pieces(source: Source, pack: Digest, length: int) -> Iterator[Bytes]:
     place = f"{source.name}/{object_path(ObjectKind.PACK, pack)}"
     with reading(place):
-        data = _fetch_table(source, pack, length, place)
+        data = fetch_table(source, pack, length, place=place)
         table = Table.parse(data, place=f"the table of {place}")
         if table.pack_length != length:
             raise Corrupt(f"implies {table.pack_length} bytes, not {length}", place=f"the table of {place}")
     yield HEADER
-    runs = list(_runs(table))
+    runs = list(table.runs(_RANGE_BYTES))
     for first in range(0, len(runs), _RANGES_AT_ONCE):
         batch = runs[first : first + _RANGES_AT_ONCE]
         with reading(place):
@@ -164,7 +164,8 @@ def _fetched_pieces(source: Source, pack: Digest, length: int) -> Iterator[Bytes
     yield ending(data)
 
 
-def _fetch_table(source: Source, pack: Digest, length: int, place: str) -> bytes:
+def fetch_table(source: Source, pack: Digest, length: int, *, place: str) -> bytes:
+    """The table of a pack of `length` bytes, compared with the pack's id. Raises Corrupt, TooLarge and what the source raises."""
     if not FRAMES_BEGIN + FOOTER_BYTES <= length <= LIMITS.pack_bytes:
         raise TooLarge(f"cannot be a pack: it would have {length} bytes", place=place)
     tail = min(_TAIL_BYTES, length - FRAMES_BEGIN)
@@ -182,17 +183,6 @@ def _fetch_table(source: Source, pack: Digest, length: int, place: str) -> bytes
 
 def _fetch(source: Source, wanted: PackRange) -> bytes:
     return b"".join(bytes(data) for _, data in source.ranges([wanted]))
-
-
-def _runs(table: Table) -> Iterator[range]:
-    """The numbers of the frames, cut where more than a range's bytes would come together."""
-    first = 0
-    for number in range(len(table.lengths)):
-        if number > first and int(table.offsets[number + 1] - table.offsets[first]) > _RANGE_BYTES:
-            yield range(first, number)
-            first = number
-    if len(table.lengths):
-        yield range(first, len(table.lengths))
 
 
 def _range_of(table: Table, pack: Digest, run: range) -> PackRange:

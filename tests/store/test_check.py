@@ -12,6 +12,7 @@ from pacstore.check import catalog_releases, check, statistics
 from pacstore.digest import Digest
 from pacstore.documents import read_manifest, read_placement
 from pacstore.errors import Corrupt, NotFound
+from pacstore.index import SCHEMA_VERSION
 from pacstore.links import link_targets
 from pacstore.pack import HEADER, TableBuilder, ending
 from pacstore.progress import Silent
@@ -264,10 +265,10 @@ def test_a_damaged_index_is_named_and_cured(copy, tmp_path, damage):
 
 def test_a_newer_index_is_named_and_cured(copy):
     with copy.store.index._database.writing() as connection:
-        connection.exec_driver_sql("PRAGMA user_version = 2")
+        connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     copy.store.close()
     (damage,) = copy.check().damage
-    assert "has version 2" in damage.fault
+    assert f"has version {SCHEMA_VERSION + 1}" in damage.fault
     again = copy.again()
     reindex(again.store, progress=Silent())
     again.store.close()
