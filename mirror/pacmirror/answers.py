@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from pacmirror.verdict import NotReached
 from pacstore.errors import Corrupt, NotFound, PacballError, Refused, TooLarge, Unavailable, Untrusted
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ STATUS: tuple[tuple[type[PacballError], int], ...] = (
     (NotFound, 404),
     (Corrupt, 502),
     (TooLarge, 413),
+    (NotReached, 504),
     (Unavailable, 503),
     (Untrusted, 403),
     (Refused, 400),

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from pacmirror.answers import answer_errors, set_common_headers
+from pacmirror.cache.filler import make_filler
 from pacmirror.config_rules import check_config
 from pacmirror.files import PublicFiles
 from pacmirror.replication import Replication
-from pacmirror.routes import CONFIG, FILES, REPLICATION, SERVICES, WATCH, add_routes
+from pacmirror.routes import CONFIG, FILES, FILLER, REPLICATION, SERVICES, WATCH, add_routes
 from pacmirror.service import Service, Services
-from pacmirror.upstream import make_mirror_list
+from pacmirror.upstream import Upstream
 from pacmirror.watch import Watch
 from pacstore.store import Store
 
@@ -38,10 +39,11 @@ def make_app(config: Config) -> web.Application:
     # They start in this order, after the store was looked at, and end in the opposite one.
     services: list[Service] = [app[WATCH]]
     if config.is_mirror:
-        mirrors = make_mirror_list(config.upstream)
-        app.cleanup_ctx.append(_close(mirrors))
-        app[REPLICATION] = Replication(config, app[WATCH].catalog, mirrors.singles())
-        services.append(app[REPLICATION])
+        upstream = Upstream(config.upstream)
+        app.cleanup_ctx.append(_close(upstream.mirrors))
+        app[FILLER] = make_filler(config, upstream)
+        app[REPLICATION] = Replication(config, app[WATCH].catalog, upstream.catalog_sources())
+        services += [upstream, app[FILLER], app[REPLICATION]]
     app[SERVICES] = Services(services, drain_seconds=config.limits.drain_seconds)
     app.cleanup_ctx.append(_require_store)
     app.cleanup_ctx.append(_run_services)

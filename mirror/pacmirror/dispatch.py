@@ -116,9 +116,8 @@ class _Run:
 
     def end(self) -> None:
         """Stop what is under way."""
-        for under in self._under_way:
-            under.given_up = True
-            under.transfer.result.cancel()
+        for under in list(self._under_way):
+            self._cancel(under)
 
     # What a member is given
 
@@ -238,7 +237,7 @@ class _Run:
         return sum(u.task.wanted.length for u in self._under_way if member in (None, u.member))
 
     def _share_used(self, member: Member) -> float:
-        return self._flight(member) / (member.effective_bytes_per_second or self._limits.first_range_bytes)
+        return member.flight_bytes / (member.effective_bytes_per_second or self._limits.first_range_bytes)
 
     def _has_room(self, member: Member, able: Sequence[Member]) -> bool:
         count = sum(under.member is member for under in self._under_way)
@@ -251,7 +250,7 @@ class _Run:
 
     def _start(self, task: _Task, member: Member) -> None:
         began = self._clock()
-        if not any(under.member is member for under in self._under_way):
+        if not member.flight_bytes:
             member.skip()
         try:
             transfer = member.part.start_range(task.wanted)
@@ -261,6 +260,7 @@ class _Run:
         under = _Under(task, member, transfer, began)
         task.under_way.append(under)
         self._under_way.append(under)
+        member.took(task.wanted.length)
         self._by_result[transfer.result] = under
         transfer.result.add_done_callback(self._ended.put)
 
@@ -306,6 +306,7 @@ class _Run:
         if under in self._under_way:
             self._under_way.remove(under)
             under.task.under_way.remove(under)
+            under.member.took(-under.task.wanted.length)
 
     def _give_up(self, task: _Task) -> None:
         """Let go of the transfers of a task that are not needed any more, and remember from whom nothing came."""

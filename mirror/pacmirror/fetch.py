@@ -17,6 +17,7 @@ import aiohttp
 from pacmirror.reasons import explain
 from pacmirror.verdict import TryLater
 from pacstore.errors import Corrupt, NotFound, Refused, TooLarge, Unavailable, printable
+from pacstore.source import Tail
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from pacmirror.throttle import Throttle
 
 T = TypeVar("T")
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/(?:[0-9]{1,18}|\*)\Z")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)\Z")
 _PASSING = frozenset({408, 425, 429})
 _GONE = frozenset({404, 410})
 _FORBIDDEN = frozenset({401, 403, 407})
@@ -117,6 +118,35 @@ class Fetcher:
             return data
 
         return await self._persist(url, attempt, lambda: here)
+
+    async def tail(self, url: URL, *, length: int, arrival: Arrival) -> Tail:
+        """The last `length` bytes of the file at `url`, or all of a shorter one, and its length. Raises as `whole`.
+
+        A server that knows no such range but tells the length of the whole is asked once more, for the range.
+        """
+        data = bytearray()
+
+        def take(piece: bytes) -> None:
+            data.extend(piece)
+            arrival.advance(len(piece))
+
+        async def attempt() -> Tail | int:
+            data.clear()
+            async with self._ask(url, {"Range": f"bytes=-{length}"}) as (response, deadline):
+                whole = _check_tail(response, length)
+                if response.status == 200 and whole > length:
+                    return whole
+                wanted = min(whole, length)
+                self._extend(deadline, wanted)
+                received = await self._receive(response, wanted, take, deadline, arrival)
+                if received != wanted:
+                    raise Unavailable(f"ended after {received} of {wanted} bytes", place=str(url))
+            return Tail(whole, bytes(data))
+
+        tail = await self._persist(url, attempt, lambda: 0)
+        if isinstance(tail, Tail):
+            return tail
+        return Tail(tail, await self.part(url, offset=tail - length, length=length, arrival=arrival))
 
     def _is_continued(self, error: Unavailable, gained_bytes: int) -> bool:
         """Whether what has come so far is kept. A few bytes are not worth a request that is not the same as the first."""
@@ -296,3 +326,20 @@ def _check_part(response: aiohttp.ClientResponse, offset: int, length: int) -> N
         raise Corrupt(message, place=place, hint=_ANOTHER)
     if announced is not None and announced != length:
         raise Corrupt(f"announces {announced} bytes for a range of {length}", place=place, hint=_ANOTHER)
+
+
+def _check_tail(response: aiohttp.ClientResponse, length: int) -> int:
+    """The length of the whole file. Raises Corrupt unless the body to come is that, or exactly its last `length` bytes."""
+    place = str(response.url)
+    announced = response.content_length
+    if response.status == 200:
+        if announced is None:
+            raise Corrupt("does not say how long it is", place=place, hint=_ANOTHER)
+        return announced
+    match = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+    if response.status == 206 and match and match[3] != "*":
+        whole = int(match[3])
+        first = max(whole - length, 0)
+        if (int(match[1]), int(match[2])) == (first, whole - 1) and announced in (None, whole - first):
+            return whole
+    raise Corrupt(f"answered with another range than the last {length} bytes asked for", place=place, hint=_ANOTHER)

@@ -46,6 +46,8 @@ class Member:
         self.limits = limits
         self.clock = clock
         self.bytes_per_second = 0.0
+        self.flight_bytes = 0
+        """Asked of it and not here yet, by all who ask at once."""
         self.condition = Condition.UNUSED
         self._throttle = throttle
         self._lock = Lock()
@@ -87,6 +89,11 @@ class Member:
             self._error,
             self._failures,
         )
+
+    def took(self, count_bytes: int) -> None:
+        """So many bytes more were asked of it; or fewer, when they have come or are not waited for any longer."""
+        with self._lock:
+            self.flight_bytes += count_bytes
 
     def skip(self) -> None:
         """Measure nothing of what it did until now: small documents say much of its latency and little of its speed."""

@@ -21,6 +21,7 @@ from pacmirror.reading import Reading
 from pacmirror.threads import run_in_thread
 from pacstore.errors import NotFound, PacballError, Refused
 from pacstore.source import PackRange, Traffic
+from pacstore.storage import ObjectKind, object_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
     from pacmirror.part import Part
     from pacmirror.throttle import Throttle
-    from pacstore.digest import Bytes
-    from pacstore.source import Source, SourceState
+    from pacstore.digest import Bytes, Digest
+    from pacstore.source import Source, SourceState, Tail
 
 _REMEMBERED_GIVERS = 4_096
 _EXAMINED_SECONDS = 3.0
@@ -111,9 +112,16 @@ class MirrorList:
 
     def read(self, path: str, *, limit: int) -> bytes:
         """The whole file at `path`, from the first source that has it. Raises what all of them together say."""
-        data, member = Reading(self._members, path, limit=limit).result()
+        return self._read(path, lambda part: part.start_read(path, limit=limit))
+
+    def tail(self, pack: Digest, *, length: int) -> Tail:
+        """The last `length` bytes of a pack, and how long it is; to `blame`, name its path. Raises as `read`."""
+        return self._read(object_path(ObjectKind.PACK, pack), lambda part: part.start_tail(pack, length=length))
+
+    def _read(self, path: str, start: Callable[[Part], Transfer[T]]) -> T:
+        value, member = Reading(self._members, path, start).result()
         self._remember(path, member)
-        return data
+        return value
 
     def ranges(self, wanted: Iterable[PackRange]) -> Iterator[tuple[PackRange, Bytes]]:
         """The bytes of each range in any order, from all sources at once, by their speed. Raises as `read`."""
@@ -200,6 +208,11 @@ class _Examined:
         if self._passed:
             return self.inner.start_read(path, limit=limit)
         return self._after_examination(lambda: self._source.wait(self.inner.start_read(path, limit=limit)))
+
+    def start_tail(self, pack: Digest, *, length: int) -> Transfer[Tail]:
+        if self._passed:
+            return self.inner.start_tail(pack, length=length)
+        return self._after_examination(lambda: self._source.wait(self.inner.start_tail(pack, length=length)))
 
     def close(self) -> None:
         self.inner.close()

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from pacmirror.meter import Meter
 from pacmirror.threads import run_in_thread
 from pacstore.errors import Unavailable
+from pacstore.source import Tailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sized
+    from collections.abc import Callable, Iterable, Iterator
 
     from pacmirror.throttle import Throttle
-    from pacstore.digest import Bytes
-    from pacstore.source import PackRange, Source, Traffic
+    from pacstore.digest import Bytes, Digest
+    from pacstore.source import PackRange, Source, Tail, Traffic
 
 T = TypeVar("T")
-B = TypeVar("B", bound="Sized")
 
 
 @dataclass(eq=False)
@@ -66,6 +66,9 @@ class Part(Protocol):
     def start_read(self, path: str, *, limit: int) -> Transfer[bytes]:
         """Begin to read a public file; the result raises what `Source.read` does. Raises Unavailable once it is closed."""
 
+    def start_tail(self, pack: Digest, *, length: int) -> Transfer[Tail]:
+        """Begin to read the end of a pack; the result raises what `Tailed.tail` does. Raises Unavailable once it is closed."""
+
     def close(self) -> None:
         """End all that is under way."""
 
@@ -87,6 +90,9 @@ class PartSource:
     def ranges(self, wanted: Iterable[PackRange]) -> Iterator[tuple[PackRange, Bytes]]:
         for one in wanted:
             yield one, self.wait(self._part.start_range(one))
+
+    def tail(self, pack: Digest, *, length: int) -> Tail:
+        return self.wait(self._part.start_tail(pack, length=length))
 
     def close(self) -> None:
         """Whoever owns the part closes it."""
@@ -119,27 +125,34 @@ class BlockingPart:
         return self._source.traffic.bytes_downloaded, self._meter.progress()[1]
 
     def start_range(self, wanted: PackRange) -> Transfer[Bytes]:
-        return self._start(lambda: next(data for _, data in self._source.ranges([wanted])))
+        return self._start(lambda: next(data for _, data in self._source.ranges([wanted])), len)
 
     def start_read(self, path: str, *, limit: int) -> Transfer[bytes]:
-        return self._start(lambda: self._source.read(path, limit=limit))
+        return self._start(lambda: self._source.read(path, limit=limit), len)
+
+    def start_tail(self, pack: Digest, *, length: int) -> Transfer[Tail]:
+        source = self._source
+        if not isinstance(source, Tailed):
+            raise Unavailable("cannot be asked for a pack of unknown length", place=self.name)
+        return self._start(lambda: source.tail(pack, length=length), lambda tail: len(tail.data))
 
     def close(self) -> None:
         self._source.close()
 
-    def _start(self, read: Callable[[], B]) -> Transfer[B]:
+    def _start(self, read: Callable[[], T], measure: Callable[[T], int]) -> Transfer[T]:
         arrival = Arrival()
 
-        def work() -> B:
+        def work() -> T:
             self._meter.begin()
             try:
                 data = read()
             finally:
                 self._meter.end()
-            arrival.advance(len(data))
+            count = measure(data)
+            arrival.advance(count)
             if self._throttle is not None:
                 arrival.held = True
-                time.sleep(self._throttle.take(len(data)))
+                time.sleep(self._throttle.take(count))
             return data
 
         return Transfer(run_in_thread(work, name="pacball-read"), arrival)

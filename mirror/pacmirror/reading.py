@@ -1,4 +1,4 @@
-"""Reading: one small file from whichever member of a list has it first, in their order.
+"""Reading: one small file, or the end of a pack, from whichever member of a list has it first, in their order.
 
 The next member is asked when one fails, and also when it is quiet or slow: then both are waited for, and the first whole
 answer counts.
@@ -10,48 +10,49 @@ import queue
 from collections import Counter
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from pacmirror.verdict import all_failed
 from pacstore.errors import NotFound, PacballError, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Future
 
     from pacmirror.member import Member
-    from pacmirror.part import Transfer
+    from pacmirror.part import Part, Transfer
 
+T = TypeVar("T")
 _TICK_SECONDS = 0.1
 _HASTE_SECONDS = 0.5
 """After the first two are quiet: most likely many are gone, and asking costs little."""
 
 
 @dataclass(eq=False)
-class _Asked:
+class _Asked(Generic[T]):
     member: Member
-    transfer: Transfer[bytes]
+    transfer: Transfer[T]
     began: float
 
 
-class Reading:
-    """One file, asked of `members`."""
+class Reading(Generic[T]):
+    """What `start` begins to read at `path`, asked of `members`."""
 
-    def __init__(self, members: Sequence[Member], path: str, *, limit: int) -> None:
+    def __init__(self, members: Sequence[Member], path: str, start: Callable[[Part], Transfer[T]]) -> None:
         self._members = members
         self._path = path
-        self._limit = limit
+        self._start = start
         self._limits = members[0].limits
         self._clock = members[0].clock
-        self._asked: dict[Future[bytes], _Asked] = {}
-        self._ended: queue.SimpleQueue[Future[bytes]] = queue.SimpleQueue()
+        self._asked: dict[Future[T], _Asked[T]] = {}
+        self._ended: queue.SimpleQueue[Future[T]] = queue.SimpleQueue()
         self._errors: dict[Member, PacballError] = {}
         self._failures: Counter[Member] = Counter()
         self._absent: set[Member] = set()
         self._last_asked = 0.0
 
-    def result(self) -> tuple[bytes, Member]:
-        """The file, and who gave it. Raises why the last one that could have had it did not give it."""
+    def result(self) -> tuple[T, Member]:
+        """What was read, and who gave it. Raises why the last one that could have had it did not give it."""
         try:
             while True:
                 if (member := self._next_member()) is not None:
@@ -113,14 +114,14 @@ class Reading:
     def _ask(self, member: Member) -> None:
         self._last_asked = began = self._clock()
         try:
-            asked = _Asked(member, member.part.start_read(self._path, limit=self._limit), began)
+            asked = _Asked(member, self._start(member.part), began)
         except PacballError as error:
             self._failed(member, error, began)
             return
         self._asked[asked.transfer.result] = asked
         asked.transfer.result.add_done_callback(self._ended.put)
 
-    def _outcome(self, asked: _Asked) -> bytes | None:
+    def _outcome(self, asked: _Asked[T]) -> T | None:
         try:
             data = asked.transfer.result.result()
         except CancelledError:

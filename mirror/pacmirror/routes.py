@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from pacmirror.answers import error_answer
+from pacmirror.cache.filler import Filler
 from pacmirror.conditions import Answer, choose_answer
 from pacmirror.config import Config
 from pacmirror.files import CHANGING, OpenFile, PublicFile, PublicFiles, parse_public
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 CONFIG = web.AppKey("CONFIG", Config)
 FILES = web.AppKey("FILES", PublicFiles)
+FILLER = web.AppKey("FILLER", Filler)
 REPLICATION = web.AppKey("REPLICATION", Replication)
 SERVICES = web.AppKey("SERVICES", Services)
 WATCH = web.AppKey("WATCH", Watch)

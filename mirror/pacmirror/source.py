@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from aiohappyeyeballs import AddrInfoType
 
     from pacmirror.throttle import Throttle
-    from pacstore.digest import Bytes
-    from pacstore.source import PackRange, SourceState, Traffic
+    from pacstore.digest import Bytes, Digest
+    from pacstore.source import PackRange, SourceState, Tail, Traffic
 
 USER_AGENT = "pacball"
 _PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*\Z")
@@ -159,6 +159,12 @@ class HttpSource:
         """Begin to read a file. Raises Unavailable after `close`."""
         arrival = Arrival()
         return Transfer(self._loop.start(self._whole(path, limit, arrival)), arrival)
+
+    def start_tail(self, pack: Digest, *, length: int) -> Transfer[Tail]:
+        """Begin to read the end of a pack of unknown length. Raises Unavailable after `close`."""
+        arrival = Arrival()
+        url = self._url(object_path(ObjectKind.PACK, pack))
+        return Transfer(self._loop.start(self._fetcher.tail(url, length=length, arrival=arrival)), arrival)
 
     async def _whole(self, path: str, limit: int, arrival: Arrival) -> bytes:
         fresh = path == STORE_MARKER or bool(_CHANGING.match(path))

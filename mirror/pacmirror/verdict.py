@@ -27,6 +27,23 @@ class TryLater(Unavailable):
         self.seconds = seconds
 
 
+class NotReached(Unavailable):
+    """What only others have could not be had from them now: a gateway's answer, never that something is absent."""
+
+
+def as_gateway(error: PacballError) -> PacballError:
+    """What an upstream's `error` is to our own clients: absent if that is definite, wrong bytes, or not to be reached.
+
+    That an upstream refuses us is no fault of the client's.
+    """
+    kind: type[PacballError] = NotReached
+    if isinstance(error, NotFound):
+        kind = NotFound
+    elif isinstance(error, Corrupt | TooLarge):
+        kind = Corrupt
+    return kind(error.message, place=error.place, hint=error.hint)
+
+
 def all_failed(what: object, errors: Mapping[str, PacballError]) -> PacballError:
     """The error for `what`, which no source gave. `errors`: why, by the sources' names.
 

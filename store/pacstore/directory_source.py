@@ -9,10 +9,10 @@ from contextlib import closing
 from pathlib import Path
 
 from pacstore.backends.directory import DirectoryStorage, read_bounded
-from pacstore.digest import Bytes
+from pacstore.digest import Bytes, Digest
 from pacstore.durable import wrapped
 from pacstore.errors import Corrupt, NotFound, Unavailable
-from pacstore.source import PackRange, Traffic
+from pacstore.source import PackRange, Tail, Traffic
 from pacstore.storage import STORE_MARKER, ObjectKind, object_path
 
 
@@ -52,6 +52,19 @@ class DirectorySource:
                 raise Corrupt("is shorter than its placement says", place=place)
             self._count(len(data))
             yield piece, data
+
+    def tail(self, pack: Digest, *, length: int) -> Tail:
+        """The last `length` bytes of the pack, or all of a shorter one. Raises as `read`."""
+        place = object_path(ObjectKind.PACK, pack)
+        try:
+            with closing(self._storage.open(ObjectKind.PACK, pack)) as file, wrapped(place):
+                whole = os.fstat(file.fileno()).st_size
+                data = os.pread(file.fileno(), length, max(whole - length, 0))
+        except NotFound:
+            self._check_there(place)
+            raise
+        self._count(len(data))
+        return Tail(whole, data)
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -211,16 +211,28 @@ def read_table(file: BinaryIO, *, place: str) -> Table:
     if length < FRAMES_BEGIN + FOOTER_BYTES:
         raise Corrupt("is not a pack: it is truncated", place=place)
     check_magic(_read_at(file, 0, FRAMES_BEGIN, place), HEADER, "pack", place)
-    table_length, magic = _FOOTER.unpack(_read_at(file, length - FOOTER_BYTES, FOOTER_BYTES, place))
-    if magic != FOOTER_MAGIC or table_length > length - FRAMES_BEGIN - FOOTER_BYTES:
-        raise Corrupt("is not a whole pack: its last bytes are not a pack's", place=place)
-    if table_length > LIMITS.table_bytes:
-        raise TooLarge(f"has a table of {table_length} bytes, more than the limit", place=place)
+    footer = _read_at(file, length - FOOTER_BYTES, FOOTER_BYTES, place)
+    table_length = parse_footer(footer, length, limit=LIMITS.table_bytes, place=place)
     data = _read_at(file, length - FOOTER_BYTES - table_length, table_length, place)
     table = Table.parse(data, place=f"the table of {place}")
     if table.pack_length != length:
         raise Corrupt(f"has {length} bytes, but its table implies {table.pack_length}", place=place)
     return table
+
+
+def parse_footer(data: Bytes, pack_length: int, *, limit: int, place: str) -> int:
+    """The length of the table of a pack of `pack_length` bytes, which ends in the footer `data`.
+
+    Raises Corrupt, or TooLarge for more than `limit`.
+    """
+    if not FRAMES_BEGIN + FOOTER_BYTES <= pack_length <= LIMITS.pack_bytes:
+        raise Corrupt(f"cannot be a pack: it would have {pack_length} bytes", place=place)
+    table_length, magic = _FOOTER.unpack(data)
+    if magic != FOOTER_MAGIC or table_length > pack_length - FRAMES_BEGIN - FOOTER_BYTES:
+        raise Corrupt("is not a whole pack: its last bytes are not a pack's", place=place)
+    if table_length > limit:
+        raise TooLarge(f"has a table of {table_length} bytes, more than the limit", place=place)
+    return int(table_length)
 
 
 def read_frame(file: BinaryIO, offset: int, length: int, digest: bytes, *, place: str) -> bytes:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from pacstore.digest import Bytes
 from pacstore.durable import make_directory, sync_directory, wrapped
@@ -59,6 +59,10 @@ class PartialPack:
     def write(self, number: int, data: Bytes) -> None:
         """Put frame `number` in its place. Raises Corrupt if `data` is not that frame, Unavailable when the disk fails."""
         self.frames.check(number, data, place=str(self._path))
+        self.write_verified(number, data)
+
+    def write_verified(self, number: int, data: Bytes) -> None:
+        """Like `write`, for bytes which the caller has compared with the digest of this frame by `frames.check`."""
         with wrapped(self._path):
             write_at(self._descriptor, data, self.frames.begin(number))
         self._states[number] = _PRESENT
@@ -94,6 +98,12 @@ class PartialPack:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _find_candidates(self) -> None:
         for begin, end in _data_extents(self._descriptor, self.frames.begin(len(self.frames))):

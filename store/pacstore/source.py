@@ -28,6 +28,14 @@ class PackRange:
     length: int
 
 
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The last bytes of a pack, and how long all of it is, in bytes, as its source says."""
+
+    pack_length: int
+    data: Bytes
+
+
 @dataclass
 class Traffic:
     """What a source has moved so far: payload bytes received, requests sent, requests sent again after a failure."""
@@ -112,6 +120,14 @@ class Surveyed(Protocol):
 
     def states(self) -> tuple[SourceState, ...]:
         """One state for each part, in the order in which they were named. May be called from any thread, often."""
+
+
+@runtime_checkable
+class Tailed(Protocol):
+    """A source that can be asked for the end of a pack of which nothing is known but its id."""
+
+    def tail(self, pack: Digest, *, length: int) -> Tail:
+        """The last `length` bytes of the pack, or all of a shorter one. Raises as `Source.read`."""
 
 
 @runtime_checkable

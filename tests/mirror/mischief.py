@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-_RANGE = re.compile(r"bytes=([0-9]+)-([0-9]+)\Z")
+_RANGE = re.compile(r"bytes=([0-9]*)-([0-9]+)\Z")
 PAGE = b"<!doctype html><title>Sign in</title>"
 
 
@@ -87,7 +87,10 @@ class Handler(BaseHTTPRequestHandler):
         data = self.mirror.files.get(path)
         with self.mirror._lock:
             found = _RANGE.match(self.headers.get("Range", ""))
-            first, last = (int(found[1]), int(found[2])) if found else (0, len(data or b"") - 1)
+            size = len(data or b"")
+            first, last = (int(found[1] or 0), int(found[2])) if found else (0, size - 1)
+            if found and not found[1]:  # the last bytes
+                first, last = max(size - last, 0), size - 1
             number = len(self.mirror.requests)
             body = (data or b"")[first : last + 1]
             request = Request(path, number, 206 if found else 200, first, body, len(data or b""), len(body))

@@ -1,0 +1,108 @@
+"""Fetching: what a worker thread does for the filler: it brings a pack's table, or a run of its frames, verified."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pacstore.digest import Digest
+from pacstore.errors import Corrupt, PacballError, TooLarge, Unavailable
+from pacstore.pack import FOOTER_BYTES, parse_footer
+from pacstore.source import PackRange
+from pacstore.storage import ObjectKind, object_path
+
+if TYPE_CHECKING:
+    from pacmirror.limits import CacheLimits
+    from pacmirror.mirrors import MirrorList
+    from pacstore.frame_list import FrameList
+    from pacstore.partial_pack import PartialPack
+    from pacstore.source import Tail
+
+
+@dataclass
+class Fetched:
+    """What came of a run of frames, all of which were verified.
+
+    `written`: to disk; `passed`: good, but not to be written, since `disk_error`; `wrong`: of other bytes than they should
+    have, as `wrong_error` says.
+    """
+
+    bytes_fetched: int = 0
+    written: list[int] = field(default_factory=list)
+    passed: dict[int, bytes] = field(default_factory=dict)
+    wrong: list[int] = field(default_factory=list)
+    wrong_error: PacballError | None = None
+    disk_error: PacballError | None = None
+
+
+def fetch_frames(
+    source: MirrorList, pack: Digest, frames: FrameList, run: range, *, partial: PartialPack | None
+) -> Fetched:
+    """Fetch the frames of `run`, verify each, and write it to `partial`, if that is not None.
+
+    Whoever gave wrong bytes is blamed for it. Raises what the source raises.
+    """
+    begin = frames.begin(run.start)
+    wanted = PackRange(pack, begin, frames.begin(run.stop) - begin)
+    fetched = Fetched(wanted.length)
+    place = object_path(ObjectKind.PACK, pack)
+    for _, data in source.ranges([wanted]):
+        view = memoryview(data)
+        for number in run:
+            at = frames.begin(number) - begin
+            piece = view[at : at + frames.length(number)]
+            try:
+                frames.check(number, piece, place=place)
+            except Corrupt as error:
+                fetched.wrong.append(number)
+                fetched.wrong_error = error
+            else:
+                _keep(fetched, number, piece, partial)
+    wrong = fetched.wrong_error
+    if wrong is not None:
+        name = source.blame(wanted, wrong)
+        fetched.wrong_error = Corrupt(f"{name} gives wrong bytes: {wrong.message}", place=wrong.place)
+    return fetched
+
+
+def _keep(fetched: Fetched, number: int, piece: memoryview, partial: PartialPack | None) -> None:
+    if partial is not None and fetched.disk_error is None:
+        try:
+            partial.write_verified(number, piece)
+        except Unavailable as error:
+            fetched.disk_error = error
+        else:
+            fetched.written.append(number)
+            return
+    fetched.passed[number] = bytes(piece)
+
+
+def fetch_table(source: MirrorList, pack: Digest, limits: CacheLimits) -> tuple[bytes, Tail]:
+    """The table of a pack of which nothing else is known, compared with its id; and the end of the pack that it came in.
+
+    Whoever gave another one is blamed, and others are asked. Raises what the source raises, or Corrupt.
+    """
+    place = object_path(ObjectKind.PACK, pack)
+    times = 0
+    while True:
+        tail = source.tail(pack, length=limits.tail_bytes)
+        try:
+            size = parse_footer(tail.data[-FOOTER_BYTES:], tail.pack_length, limit=limits.table_bytes, place=place)
+            if size + FOOTER_BYTES > len(tail.data):
+                # All of it from one source again, so that there is no doubt who is to blame.
+                tail = source.tail(pack, length=size + FOOTER_BYTES)
+            return _table_of(tail, size, pack, place), tail
+        except (Corrupt, TooLarge) as error:
+            times += 1
+            name = source.blame(place, error)
+            if times == limits.wrong_times:
+                raise Corrupt(f"{name} gives a wrong pack: {error.message}", place=place) from error
+
+
+def _table_of(tail: Tail, size: int, pack: Digest, place: str) -> bytes:
+    if len(tail.data) < size + FOOTER_BYTES:
+        raise Corrupt("has become shorter", place=place)
+    data = bytes(tail.data[-FOOTER_BYTES - size : -FOOTER_BYTES])
+    if Digest.of(data) != pack:
+        raise Corrupt("its table is not the one that its name says", place=place)
+    return data

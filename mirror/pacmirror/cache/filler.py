@@ -1,0 +1,449 @@
+"""Filler: brings what is asked for of packs from the upstreams: each frame once for all who wait, verified, and keeps it.
+
+Clients, synchronisation and repair say which frames they want, and wait. The filler cuts what is wanted into jobs: runs of
+frames that lie one after another, short at first and then longer, what clients wait for before the rest; each is done by a
+thread. Nobody's leaving stops what was begun. Where the disk is full or fails, frames pass through memory to those who wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import OrderedDict
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from prometheus_client.core import GaugeMetricFamily
+
+from pacmirror.cache.fetching import Fetched, fetch_frames
+from pacmirror.cache.figures import Figures
+from pacmirror.cache.filling import Filling
+from pacmirror.cache.health import Health
+from pacmirror.cache.opening import OpenedPack, begin, is_public, open_here
+from pacmirror.cache.passing import Passing
+from pacmirror.limits import CacheLimits
+from pacmirror.service import Service
+from pacmirror.threads import start_thread
+from pacmirror.verdict import NotReached, as_gateway
+from pacstore.backends.directory import DirectoryStorage
+from pacstore.errors import Corrupt, PacballError, Unavailable
+from pacstore.partial import PartialPacks
+from pacstore.storage import ObjectKind, object_path
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+
+    from prometheus_client.core import Metric
+
+    from pacmirror.config import Config
+    from pacmirror.upstream import Upstream
+    from pacstore.digest import Digest
+    from pacstore.storage import ObjectStorage
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+class Filler(Service):
+    """The service `cache`. To be used in the daemon's event loop."""
+
+    def __init__(
+        self,
+        partials: PartialPacks,
+        storage: ObjectStorage,
+        upstream: Upstream,
+        *,
+        limits: CacheLimits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`storage` has the public packs, beside the partial ones."""
+        self.limits = limits or CacheLimits()
+        self.figures = Figures()
+        self._partials = partials
+        self._storage = storage
+        self._upstream = upstream
+        self._passing = Passing(self.limits.memory_bytes)
+        self._health = Health(self.limits, clock)
+        self._fillings: dict[Digest, Filling] = {}
+        self._idle: OrderedDict[Digest, None] = OrderedDict()
+        self._opening: dict[Digest, asyncio.Task[Filling | None]] = {}
+        self._openings = asyncio.Semaphore(self.limits.openings)
+        self._queues: dict[bool, OrderedDict[Digest, Filling]] = {True: OrderedDict(), False: OrderedDict()}
+        self._jobs = {True: 0, False: 0}
+        self._flight_bytes = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._looking: set[Digest] = set()
+
+    @property
+    def name(self) -> str:
+        """The section of /v1/status."""
+        return "cache"
+
+    # What others ask for
+
+    async def fetch(
+        self, pack: Digest, *, length: int | None = None, frames: range | None = None, urgent: bool = False
+    ) -> None:
+        """Return when these frames are on disk, verified; None: when the whole pack is durable and public.
+
+        Others may have begun it, and what was begun goes on if the caller leaves. `length`: what the pack must have, in bytes.
+        Raises NotFound if that is definite, otherwise Unavailable or Corrupt.
+        """
+        async with self.filling(pack) as filling:
+            if filling is None:
+                return
+            if length is not None and length != filling.frames.pack_length:
+                message = f"has {filling.frames.pack_length} bytes, and not {length}"
+                raise Corrupt(message, place=object_path(ObjectKind.PACK, pack))
+            wanted = range(len(filling.frames)) if frames is None else frames
+            self.want(filling, wanted, urgent=urgent)
+            for number in wanted:
+                await self.wait(filling, number, urgent=urgent, on_disk=True)
+            if frames is None:
+                await self._completed(filling)
+
+    @contextlib.asynccontextmanager
+    async def filling(self, pack: Digest) -> AsyncIterator[Filling | None]:
+        """The pack as it is being filled, kept open in the context; None if it is public by now. Raises as `fetch`."""
+        found = await self._acquire(pack)
+        if found is None:
+            yield None
+            return
+        found.users += 1
+        self._idle.pop(pack, None)
+        try:
+            yield found
+        finally:
+            found.users -= 1
+            self._rest(found)
+
+    def want(self, filling: Filling, numbers: Iterable[int], *, urgent: bool) -> bool:
+        """Let these frames come, whoever waits for them; whether others want any of them already."""
+        if self._refusal(filling.pack) is not None:
+            return False
+        joined = filling.want(numbers, urgent=urgent)
+        self._begin_work(filling)
+        return joined
+
+    async def wait(self, filling: Filling, number: int, *, urgent: bool, on_disk: bool = False) -> None:
+        """Return when frame `number` is here. Raises as `fetch`, Unavailable also if `on_disk` cannot be."""
+        while not (filling.is_on_disk(number) or (filling.is_here(number) and not on_disk)):
+            if on_disk:
+                self._require_disk(filling, number)
+            if not filling.is_wanted(number) and (refusal := self._refusal(filling.pack)) is not None:
+                raise refusal
+            with filling.expecting(number) as arrival:
+                self.want(filling, (number,), urgent=urgent)
+                try:
+                    await arrival
+                except PacballError as error:
+                    raise as_gateway(error) from error
+
+    def _require_disk(self, filling: Filling, number: int) -> None:
+        """Raise Unavailable if the frame could not be written now."""
+        fault = self._health.disk_fault
+        if fault is not None and (filling.partial is None or not self._health.may_write()):
+            raise Unavailable(fault.message, place=fault.place, hint=fault.hint)
+        self._passing.drop(filling.pack, number)
+
+    async def _completed(self, filling: Filling) -> None:
+        self._settle(filling)
+        if filling.whole is None:
+            raise Unavailable("was given up while it was filled", place=filling.pack.hex, hint="it is fetched again")
+        await asyncio.shield(filling.whole)
+
+    # Opening packs
+
+    async def _acquire(self, pack: Digest) -> Filling | None:
+        while True:
+            found = self._fillings.get(pack)
+            if found is not None:
+                return found
+            task = self._opening.get(pack)
+            if task is None:
+                self._make_room()
+                task = self._opening[pack] = self._spawn(self._open(pack))
+            if await asyncio.shield(task) is None:
+                return None
+
+    def _make_room(self) -> None:
+        """One more pack may be opened. Raises Unavailable if too many are in use."""
+        if len(self._fillings) + len(self._opening) >= self.limits.packs and not self._close_idle():
+            raise Unavailable("too many packs are asked for at once", hint="try again in a moment")
+
+    async def _open(self, pack: Digest) -> Filling | None:
+        try:
+            if await start_thread(lambda: is_public(self._storage, pack), name="pacball-open"):
+                return None
+            made = await start_thread(lambda: open_here(self._partials, pack), name="pacball-open")
+            if made is None:
+                made = await self._begin(pack)
+        finally:
+            del self._opening[pack]
+        if made.disk_error is not None:
+            self._health.disk_failed(made.disk_error)
+        filling = Filling(
+            pack, made.frames, made.partial, ending=made.ending, passing=self._passing, limits=self.limits
+        )
+        self._fillings[pack] = filling
+        self._idle[pack] = None
+        return filling
+
+    async def _begin(self, pack: Digest) -> OpenedPack:
+        async with self._openings:
+            if (refusal := self._refusal(pack)) is not None:
+                raise refusal
+            began = self._health.now
+            work = partial(begin, self._partials, self._upstream.mirrors, pack, self.limits)
+            try:
+                made = await start_thread(work, name="pacball-open")
+            except PacballError as error:
+                self.figures.fetches_failed += 1
+                self.figures.verify_failures += isinstance(error, Corrupt)
+                told = as_gateway(error)
+                self._health.failed(pack, told, began)
+                raise told from error
+            self._health.came()
+            return made
+
+    def _rest(self, filling: Filling) -> None:
+        """Perhaps nobody needs it now: those that were used last stay open."""
+        if not filling.is_idle:
+            return
+        if filling.is_over or filling.partial is None:
+            self._close(filling)
+            return
+        self._idle[filling.pack] = None
+        self._idle.move_to_end(filling.pack)
+        if len(self._idle) > self.limits.idle_packs:
+            self._close_idle()
+
+    def _close_idle(self) -> bool:
+        for pack in self._idle:
+            if (filling := self._fillings[pack]).is_idle:
+                self._close(filling)
+                return True
+        return False
+
+    def _close(self, filling: Filling) -> None:
+        if self._fillings.get(filling.pack) is filling:
+            del self._fillings[filling.pack]
+            self._idle.pop(filling.pack, None)
+        if filling.partial is not None:
+            filling.partial.close()
+
+    # Giving out work
+
+    def _refusal(self, pack: Digest) -> PacballError | None:
+        """Why nothing is asked of the upstreams now."""
+        if self._upstream.is_closed:
+            return NotReached(
+                "nothing may be fetched from the upstreams at this hour", place=pack.hex, hint="try later"
+            )
+        return self._health.refusal(pack)
+
+    def _begin_work(self, filling: Filling) -> None:
+        for urgent in (True, False):
+            if filling.wants(urgent=urgent):
+                self._queues[urgent].setdefault(filling.pack, filling)
+        if filling.pack not in self._looking and filling.next_look():
+            self._looking.add(filling.pack)
+            self._spawn(self._look(filling))
+        self._pump()
+
+    def _pump(self) -> None:
+        """Begin all jobs for which there is room."""
+        for urgent in (True, False):
+            while self._has_room(urgent=urgent) and (found := self._next_job(urgent=urgent)) is not None:
+                filling, run = found
+                self._jobs[urgent] += 1
+                filling.under_way += 1
+                self._spawn(self._run(filling, run, urgent=urgent))
+
+    def _has_room(self, *, urgent: bool) -> bool:
+        limits = self.limits
+        if not urgent and self._jobs[False] >= limits.bulk_jobs:
+            return False
+        return sum(self._jobs.values()) < limits.jobs and self._flight_bytes < limits.flight_bytes
+
+    def _next_job(self, *, urgent: bool) -> tuple[Filling, range] | None:
+        """Something to fetch, from one pack after another. Those of which nothing is wanted leave the queue."""
+        queue = self._queues[urgent]
+        most_bytes = min(self.limits.job_bytes, self._upstream.mirrors.range_bytes())
+        for _ in range(len(queue)):
+            pack, filling = queue.popitem(last=False)
+            if filling.is_over or not filling.wants(urgent=urgent):
+                continue
+            queue[pack] = filling
+            run = filling.next_run(urgent=urgent, most_bytes=most_bytes, waited_for=self._health.disk_fault is not None)
+            if run is not None:
+                self._flight_bytes += self._bytes(filling, run)
+                return filling, run
+        return None
+
+    @staticmethod
+    def _bytes(filling: Filling, run: range) -> int:
+        return filling.frames.begin(run.stop) - filling.frames.begin(run.start)
+
+    # Doing it
+
+    async def _look(self, filling: Filling) -> None:
+        """Compare what may be here from before with its digests, a little at a time."""
+        filling.under_way += 1
+        try:
+            while filling.partial is not None and (numbers := filling.next_look()):
+                await start_thread(partial(filling.partial.look, numbers), name="pacball-look")
+                filling.looked(numbers)
+                self._begin_work(filling)
+        finally:
+            filling.under_way -= 1
+            self._looking.discard(filling.pack)
+        self._settle(filling)
+        self._rest(filling)
+
+    async def _run(self, filling: Filling, run: range, *, urgent: bool) -> None:
+        began = self._health.now
+        written_to = filling.partial if self._health.may_write() else None
+        work = partial(fetch_frames, self._upstream.mirrors, filling.pack, filling.frames, run, partial=written_to)
+        try:
+            fetched = await start_thread(work, name="pacball-fetch")
+        except PacballError as error:
+            self._fetch_failed(filling, run, error, began)
+        except Exception:  # noqa: BLE001 - whatever it is, nobody is to wait for ever
+            _log.exception("a pack could not be fetched, unexpectedly")
+            filling.fail(Unavailable("the daemon failed unexpectedly", hint="its log says more"), run)
+        else:
+            self._keep(filling, fetched)
+        finally:
+            self._jobs[urgent] -= 1
+            self._flight_bytes -= self._bytes(filling, run)
+            filling.under_way -= 1
+            filling.window = min(filling.window + 1, self.limits.jobs)
+        self._settle(filling)
+        self._begin_work(filling)
+        self._rest(filling)
+
+    def _keep(self, filling: Filling, fetched: Fetched) -> None:
+        self._health.came()
+        self.figures.fetched_bytes += fetched.bytes_fetched
+        if fetched.disk_error is not None:
+            self._health.disk_failed(fetched.disk_error)
+        elif fetched.written:
+            self._disk_works()
+        for number, data in fetched.passed.items():
+            self._passing.put(filling.pack, number, data)
+        filling.arrived((*fetched.written, *fetched.passed))
+        if fetched.wrong_error is not None:
+            self.figures.verify_failures += len(fetched.wrong)
+            _log.warning("%s", fetched.wrong_error)
+            filling.came_wrong(fetched.wrong, fetched.wrong_error)
+
+    def _disk_works(self) -> None:
+        if self._health.disk_works():
+            for filling in self._fillings.values():
+                self._begin_work(filling)
+
+    def _fetch_failed(self, filling: Filling, run: range, error: PacballError, began: float) -> None:
+        self.figures.fetches_failed += 1
+        told = as_gateway(error)
+        filling.fail(told, run)
+        if self._health.failed(filling.pack, told, began):
+            # Nothing at all comes: nobody is to wait only to hear the same later.
+            for other in list(self._fillings.values()):
+                other.fail(told)
+                self._rest(other)
+
+    # Making packs public
+
+    def _settle(self, filling: Filling) -> None:
+        if filling.is_whole and filling.whole is None and not filling.is_over:
+            filling.under_way += 1
+            filling.whole = self._spawn(self._publish(filling))
+
+    async def _publish(self, filling: Filling) -> None:
+        try:
+            if filling.partial is not None:
+                await start_thread(filling.partial.publish, name="pacball-publish")
+            self.figures.packs_completed += 1
+        except PacballError as error:
+            _log.warning("a pack could not be kept: %s", error)
+            self._health.disk_failed(error)
+            raise
+        finally:
+            filling.under_way -= 1
+            filling.is_over = True
+            if self._fillings.get(filling.pack) is filling:
+                del self._fillings[filling.pack]
+                self._idle.pop(filling.pack, None)
+            self._rest(filling)
+
+    # As a service
+
+    async def start(self) -> None:
+        """Tidy up what a killed daemon left."""
+        await asyncio.to_thread(self._partials.tidy)
+
+    def stop(self) -> None:
+        """What clients wait for still comes, while the daemon drains."""
+        self._health.stop()
+        self._queues[False].clear()
+        for filling in self._fillings.values():
+            filling.fail(Unavailable("the daemon stops", hint="it goes on when it runs again"), bulk=True)
+
+    async def end(self) -> None:
+        """Fetch nothing more, and close all files."""
+        self._health.stop()
+        for filling in self._fillings.values():
+            filling.fail(Unavailable("the daemon stops", hint="try another source"))
+        await start_thread(self._upstream.mirrors.close, name="pacball-close")
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        for filling in list(self._fillings.values()):
+            self._close(filling)
+
+    def status(self) -> Mapping[str, object]:
+        """What is under way, and what was counted."""
+        return {
+            **self.figures.document(),
+            "filling": len(self._fillings) - len(self._idle),
+            "queued": len(self._queues[True]) + len(self._queues[False]),
+            "under_way": sum(self._jobs.values()),
+            "memory_held_bytes": self._passing.held_bytes,
+            "disk": str(self._health.disk_fault or ""),
+        }
+
+    def metrics(self) -> Iterable[Metric]:
+        """The same as numbers."""
+        yield from self.figures.metrics()
+        queued = len(self._queues[True]) + len(self._queues[False])
+        for name, text, value in (
+            ("queued_packs", "Packs of which frames are wanted that were not asked for yet", queued),
+            ("fetches_under_way", "Ranges of packs that are being fetched", sum(self._jobs.values())),
+            ("disk_good", "0 while packs cannot be written to the disk, otherwise 1", self._health.disk_fault is None),
+        ):
+            yield GaugeMetricFamily(f"pacball_cache_{name}", text, value=float(value))
+
+    def warnings(self) -> list[str]:
+        """That nothing can be kept."""
+        fault = self._health.disk_fault
+        return [f"packs pass through without being kept, since the disk cannot be written: {fault}"] if fault else []
+
+    def _spawn(self, work: Coroutine[object, object, T]) -> asyncio.Task[T]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[T]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, PacballError):
+            _log.error("the cache failed unexpectedly", exc_info=error)
+
+
+def make_filler(config: Config, upstream: Upstream) -> Filler:
+    """The filler of a mirror's store, which need not be there yet."""
+    storage = DirectoryStorage(config.public, config.store / "private" / "staging")
+    return Filler(PartialPacks(config.store / "private", storage), storage, upstream)

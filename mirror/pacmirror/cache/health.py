@@ -1,0 +1,94 @@
+"""Health: what is known for a moment of the upstreams and of the disk, so that nobody asks again and again in vain."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from pacmirror.verdict import NotReached, as_gateway
+from pacstore.errors import NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pacmirror.limits import CacheLimits
+    from pacstore.digest import Digest
+    from pacstore.errors import PacballError
+
+_log = logging.getLogger(__name__)
+
+
+class Health:
+    """Failures are remembered for seconds. That an upstream is not reached never becomes that something is absent."""
+
+    def __init__(self, limits: CacheLimits, clock: Callable[[], float]) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._absent: OrderedDict[Digest, tuple[float, PacballError]] = OrderedDict()
+        self._down_until = 0.0
+        self._down: PacballError | None = None
+        self._came_at = float("-inf")
+        self._disk_retry_at = 0.0
+        self._stopped = False
+        self.disk_fault: PacballError | None = None
+        """Why packs cannot be written; None if they can."""
+
+    @property
+    def now(self) -> float:
+        """Seconds of the clock that counts here."""
+        return self._clock()
+
+    def refusal(self, pack: Digest) -> PacballError | None:
+        """Why the upstreams are not to be asked for `pack` now."""
+        if self._stopped:
+            return NotReached("the daemon stops", hint="try another source")
+        until, error = self._absent.get(pack, (0.0, None))
+        if error is not None and self._clock() < until:
+            return as_gateway(error)
+        if self._down is not None and self._clock() < self._down_until:
+            return as_gateway(self._down)
+        return None
+
+    def stop(self) -> None:
+        """Ask nothing more."""
+        self._stopped = True
+
+    def came(self) -> None:
+        """Something came from an upstream."""
+        self._came_at = self._clock()
+        self._down = None
+
+    def failed(self, pack: Digest, error: PacballError, began: float) -> bool:
+        """What was asked for at the time `began` did not come; whether nothing else has come either since then."""
+        if isinstance(error, NotReached):
+            if self._came_at >= began:
+                return False
+            self._down, self._down_until = error, self._clock() + self._limits.failed_seconds
+            return True
+        if isinstance(error, NotFound):
+            self._came_at = self._clock()  # an upstream has answered
+        self._absent[pack] = (self._clock() + self._limits.absent_seconds, error)
+        self._absent.move_to_end(pack)
+        if len(self._absent) > self._limits.remembered:
+            self._absent.popitem(last=False)
+        return False
+
+    def may_write(self) -> bool:
+        """Whether the disk is to be tried."""
+        return self.disk_fault is None or self._clock() >= self._disk_retry_at
+
+    def disk_failed(self, error: PacballError) -> None:
+        """The disk is full or fails: this is said once."""
+        if self.disk_fault is None:
+            _log.error("packs are not kept but passed on, until the disk can be written again: %s", error)
+        self.disk_fault = error
+        self._disk_retry_at = self._clock() + self._limits.disk_retry_seconds
+
+    def disk_works(self) -> bool:
+        """The disk was written to; whether that is news."""
+        if self.disk_fault is None:
+            return False
+        _log.warning("packs can be written to the disk again")
+        self.disk_fault = None
+        return True

@@ -1,0 +1,201 @@
+"""Filling packs from upstreams: each frame once for all who wait, never wrong, never absent because of an error."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from pacstore.errors import Corrupt, NotFound, Unavailable
+from pacstore.partial import PartialPacks
+from pacstore.store import Store
+from tests.mirror import mischief
+from tests.mirror.mirrors import files_of, filling_store, run, until
+from tests.mirror.mischief import serving
+from tests.store.packs import noise_pack
+
+PACK = noise_pack(40, 30_000)
+OTHER = noise_pack(5, 30_000, seed="other")
+FILES = files_of(PACK, OTHER)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store.create(tmp_path / "mirror")
+
+
+def public(store, pack=PACK):
+    return (store.public / pack.path).read_bytes()
+
+
+def test_a_whole_pack_becomes_public_and_durable(store):
+    async def work():
+        async with filling_store(store, [origin.url]) as filler:
+            await filler.fetch(PACK.id, length=len(PACK.data))
+            assert public(store) == PACK.data
+            await filler.fetch(PACK.id)
+            assert filler.status()["packs_completed"] == 1
+
+    with serving(FILES) as origin:
+        run(work)
+    assert origin.bytes_sent < 1.05 * len(PACK.data)
+
+
+def test_many_clients_are_one_fetch_distribution_3969(store):
+    """distribution#3969: N clients were N pulls."""
+
+    async def work():
+        async with filling_store(store, [origin.url]) as filler:
+            await asyncio.gather(*(filler.fetch(PACK.id, urgent=True) for _ in range(50)))
+
+    with serving(FILES) as origin:
+        run(work)
+    assert public(store) == PACK.data
+    assert origin.bytes_sent < 1.05 * len(PACK.data)
+
+
+def test_whoever_leaves_stops_nothing_zot_3359(store):
+    """zot#3359: clients timed out, and their leaving cancelled the fetch, so that it never came to an end."""
+
+    async def work():
+        async with filling_store(store, [origin.url]) as filler:
+            task = asyncio.create_task(filler.fetch(PACK.id, urgent=True))
+            await until(lambda: filler.status()["fetched_bytes"])
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await until(lambda: filler.status()["packs_completed"])
+
+    with serving(FILES, bytes_per_second=4e6) as origin:
+        run(work)
+    assert public(store) == PACK.data
+
+
+def test_the_first_frame_comes_long_before_the_pack_zot_2416(store):
+    """zot#2416: the whole image was fetched before its first byte was passed on."""
+
+    async def work():
+        async with filling_store(store, [origin.url]) as filler, filler.filling(PACK.id) as filling:
+            filler.want(filling, range(40), urgent=True)
+            await filler.wait(filling, 0, urgent=True)
+            return origin.bytes_sent
+
+    with serving(FILES, bytes_per_second=2e6) as origin:
+        sent = run(work)
+    assert sent < 8 * 30_000
+
+
+def test_a_pack_of_which_some_is_here_fetches_the_rest(store):
+    with PartialPacks(store.private, store.storage).begin(PACK.id, PACK.table) as partial:
+        for number in range(0, 40, 2):
+            partial.write(number, PACK.frame(number))
+
+    async def work():
+        async with filling_store(store, [origin.url]) as filler:
+            await filler.fetch(PACK.id)
+
+    with serving(FILES) as origin:
+        run(work)
+    assert public(store) == PACK.data
+    assert origin.bytes_sent < 0.55 * len(PACK.data)
+
+
+def test_single_frames_come_alone_and_stay(store):
+    async def work():
+        async with filling_store(store, [origin.url]) as filler:
+            await filler.fetch(PACK.id, frames=range(7, 9), urgent=True)
+
+    with serving(FILES) as origin:
+        run(work)
+        run(work)
+    assert [one.offset for one in origin.packs_asked()][1:] == [PACK.frames.begin(7), PACK.frames.begin(8)]
+    with PartialPacks(store.private, store.storage).open(PACK.id) as partial:
+        assert partial.missing(range(40)) == [number for number in range(40) if number not in (7, 8, 38, 39)]
+
+
+def test_absence_is_definite_and_is_not_asked_for_again_at_once(store):
+    async def work():
+        async with filling_store(store, [origin.url]) as filler:
+            for _ in range(5):
+                with pytest.raises(NotFound):
+                    await filler.fetch(PACK.id, urgent=True)
+
+    with serving(files_of(OTHER)) as origin:
+        run(work)
+    assert len(origin.packs_asked()) == 1
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 429, 401, 403, 400, 302])
+def test_an_error_is_never_absence_cvmfs_4270(store, status):
+    """cvmfs#4270, ncps#1299: errors were taken for absence."""
+
+    def fault(handler, request):
+        handler.header(status, {"Content-Length": 0, "Location": "/"})
+
+    async def work():
+        async with filling_store(store, [origin.url]) as filler:
+            with pytest.raises(Unavailable):
+                await filler.fetch(PACK.id, urgent=True)
+
+    with serving(FILES, lambda request: fault) as origin:
+        run(work)
+
+
+def test_one_upstream_that_fails_beside_one_without_the_pack_is_no_absence(store):
+    async def work():
+        async with filling_store(store, [empty.url, broken.url]) as filler:
+            with pytest.raises(Unavailable):
+                await filler.fetch(PACK.id, urgent=True)
+
+    def fault(handler, request):
+        handler.header(500, {"Content-Length": 0})
+
+    with serving(files_of(OTHER)) as empty, serving(FILES, lambda request: fault) as broken:
+        run(work)
+
+
+def test_a_dead_upstream_is_told_to_all_at_once_and_not_stormed(store):
+    async def work():
+        async with filling_store(store, [url]) as filler:
+            asked = [filler.fetch(noise_pack(1, seed=str(number)).id, urgent=True) for number in range(200)]
+            for error in await asyncio.gather(*asked, return_exceptions=True):
+                assert isinstance(error, Unavailable), error
+            assert filler.status()["fetches_failed"] < 30
+
+    with serving(FILES) as origin:
+        url = origin.url
+    run(work)
+
+
+def test_wrong_bytes_are_never_kept_and_another_upstream_gives_the_right_ones(store):
+    async def work():
+        async with filling_store(store, [liar.url, origin.url]) as filler:
+            await filler.fetch(PACK.id)
+            assert filler.status()["verify_failures"] > 0
+
+    with serving(FILES, mischief.of_packs(mischief.flip)) as liar, serving(FILES) as origin:
+        run(work)
+    assert public(store) == PACK.data
+
+
+def test_wrong_bytes_alone_are_told_and_not_kept(store):
+    async def work():
+        async with filling_store(store, [liar.url]) as filler:
+            with pytest.raises(Corrupt):
+                await filler.fetch(PACK.id)
+
+    with serving(FILES, mischief.of_packs(mischief.flip)) as liar:
+        run(work)
+    assert not (store.public / PACK.path).exists()
+
+
+def test_an_early_end_is_not_the_end_ncps_1155(store):
+    """ncps#1155: an early end of a body was committed as complete."""
+
+    async def work():
+        async with filling_store(store, [origin.url]) as filler:
+            await filler.fetch(PACK.id)
+
+    with serving(FILES, mischief.of_packs(mischief.truncate, first=3)) as origin:
+        run(work)
+    assert public(store) == PACK.data
