@@ -10,11 +10,13 @@ from aiohttp import web
 from pacmirror.answers import answer_errors, set_common_headers
 from pacmirror.cache.filler import make_filler
 from pacmirror.config_rules import check_config
+from pacmirror.events import Events
 from pacmirror.files import PublicFiles
+from pacmirror.following import Following
 from pacmirror.replication import Replication
-from pacmirror.routes import CONFIG, FILES, FILLER, REPLICATION, SERVICES, WATCH, add_routes
+from pacmirror.routes import CONFIG, EVENTS, FILES, FILLER, REPLICATION, SERVICES, WATCH, add_routes
 from pacmirror.service import Service, Services
-from pacmirror.upstream import Upstream
+from pacmirror.upstream import USER_AGENT, Upstream
 from pacmirror.watch import Watch
 from pacstore.store import Store
 
@@ -37,19 +39,28 @@ def make_app(config: Config) -> web.Application:
     app.on_response_prepare.append(set_common_headers)
     app[WATCH] = Watch(config, app[FILES])
     # They start in this order, after the store was looked at, and end in the opposite one.
-    services: list[Service] = [app[WATCH]]
+    app[EVENTS] = Events(app[WATCH].catalog, config.limits.events)
+    services: list[Service] = [app[WATCH], app[EVENTS]]
     if config.is_mirror:
-        upstream = Upstream(config.upstream)
-        app.cleanup_ctx.append(_close(upstream.mirrors))
-        app[FILLER] = make_filler(config, upstream)
-        app[REPLICATION] = Replication(config, app[WATCH].catalog, upstream.catalog_sources())
-        services += [upstream, app[FILLER], app[REPLICATION]]
+        services += _mirror_services(app, config)
     app[SERVICES] = Services(services, drain_seconds=config.limits.drain_seconds)
     app.cleanup_ctx.append(_require_store)
     app.cleanup_ctx.append(_run_services)
     app.on_shutdown.append(_stop_services)
     add_routes(app)
     return app
+
+
+def _mirror_services(app: web.Application, config: Config) -> list[Service]:
+    """What only a mirror has."""
+    upstream = Upstream(config.upstream)
+    app.cleanup_ctx.append(_close(upstream.mirrors))
+    app[FILLER] = make_filler(config, upstream)
+    app[REPLICATION] = Replication(config, app[WATCH].catalog, upstream.catalog_sources())
+    surroundings, limits = config.upstream.surroundings, config.limits.events
+    heard = app[REPLICATION].poke
+    following = Following(config.upstream.urls, surroundings, heard, user_agent=USER_AGENT, limits=limits)
+    return [upstream, app[FILLER], app[REPLICATION], following]
 
 
 async def _require_store(app: web.Application) -> AsyncIterator[None]:

@@ -17,6 +17,8 @@ from pacmirror.threads import start_thread
 from pacstore.errors import NotFound, Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pacmirror.config import Config
     from pacmirror.files import PublicFiles
     from pacmirror.judging import Verdict
@@ -59,6 +61,13 @@ class ServedCatalog:
         self._ended = 0
         self._not_before = 0.0
         self._again_at = 0.0
+        self._listeners: list[Callable[[int], None]] = []
+
+    def when_changed(self, tell: Callable[[int], None]) -> None:
+        """Call `tell` with the version that is served, as soon as there is one and whenever it is another one."""
+        self._listeners.append(tell)
+        if self.standing.served is not None:
+            tell(self.standing.served.version)
 
     @property
     def known(self) -> VerifiedRoles:
@@ -120,6 +129,9 @@ class ServedCatalog:
         refused = before.refused + (changed and verdict.is_refusal)
         self._judged = verdict.seen
         self.standing = Standing(verdict.served, verdict.fault, refused, verdict.note)
+        if verdict.served is not None and verdict.served != before.served:
+            for tell in self._listeners:
+                tell(verdict.served.version)
         if verdict.fault and changed:
             instead = f"version {verdict.served.version} still is" if verdict.served else "nothing is"
             _log.error("the catalog is not served as it lies in the store, %s: %s", instead, verdict.fault)

@@ -2,9 +2,59 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pacstore.limits import KIB, MIB
+
+
+@dataclass(frozen=True)
+class ReplicationLimits:
+    """How a mirror follows the catalogs of its upstreams.
+
+    `backoff_seconds`: the pause after a look that failed; each further failure doubles it, up to the time between looks.
+    `least_seconds`: between two looks, whatever upstreams or clients ask for. `jitter`: the share by which pauses differ by
+    chance.
+    `tidy_seconds`: between two looks for superseded files, which are kept for `grace_seconds` after nothing names them any more.
+    `listed_sources`, `listed_faults`: how many of them status shows.
+    """
+
+    backoff_seconds: float = 1.0
+    least_seconds: float = 0.25
+    jitter: float = 0.2
+    tidy_seconds: float = 600.0
+    grace_seconds: float = 6 * 3600.0
+    listed_sources: int = 64
+    listed_faults: int = 20
+
+
+@dataclass(frozen=True)
+class EventLimits:
+    """Bounds of those who listen for events, and of listening to an upstream.
+
+    `listeners`: at once; `queued`: events that one of them may be behind; `remembered`: that one who comes back is told.
+    `write_seconds`: the longest that a listener may take for what it is sent. `look_seconds`: between two looks at the catalog
+    while anybody listens. `keep_alive_seconds`: after which a comment is sent if there is no event.
+    `retry_seconds`: what listeners are asked to wait before they come back.
+    A stream of an upstream is dead after `silence_seconds` without a byte; another one is begun after `backoff_seconds`, twice
+    as long each time, up to `backoff_max_seconds`; from an upstream that has no events after `no_events_seconds`.
+    `event_characters`: of one event, at most; `stream_bytes` and then `stream_bytes_per_second`: of all together.
+    """
+
+    listeners: int = 256
+    queued: int = 64
+    remembered: int = 256
+    write_seconds: float = 30.0
+    look_seconds: float = 0.5
+    keep_alive_seconds: float = 15.0
+    retry_seconds: float = 2.0
+    connect_seconds: float = 10.0
+    silence_seconds: float = 50.0
+    backoff_seconds: float = 1.0
+    backoff_max_seconds: float = 60.0
+    no_events_seconds: float = 600.0
+    event_characters: int = 16 * KIB
+    stream_bytes: int = 256 * KIB
+    stream_bytes_per_second: int = 4 * KIB
 
 
 @dataclass(frozen=True)
@@ -49,26 +99,8 @@ class ServerLimits:
     refresh_backoff_seconds: float = 60.0
     refresh_backoff_max_seconds: float = 3600.0
     listed_roles: int = 1_000
-
-
-@dataclass(frozen=True)
-class ReplicationLimits:
-    """How a mirror follows the catalogs of its upstreams.
-
-    `backoff_seconds`: the pause after a look that failed; each further failure doubles it, up to the time between looks.
-    `least_seconds`: between two looks, whatever upstreams or clients ask for. `jitter`: the share by which pauses differ by
-    chance.
-    `tidy_seconds`: between two looks for superseded files, which are kept for `grace_seconds` after nothing names them any more.
-    `listed_sources`, `listed_faults`: how many of them status shows.
-    """
-
-    backoff_seconds: float = 1.0
-    least_seconds: float = 0.25
-    jitter: float = 0.2
-    tidy_seconds: float = 600.0
-    grace_seconds: float = 6 * 3600.0
-    listed_sources: int = 64
-    listed_faults: int = 20
+    events: EventLimits = field(default_factory=EventLimits)
+    replication: ReplicationLimits = field(default_factory=ReplicationLimits)
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from pacmirror.feed import Feed
 from pacmirror.judging import read_record
-from pacmirror.limits import ReplicationLimits
 from pacmirror.service import Service
 from pacmirror.threads import start_thread
 from pacstore.backends.directory import read_bounded
-from pacstore.errors import PacballError, Refused, Unavailable
+from pacstore.errors import PacballError, Unavailable
 from pacstore.store import Store
 from pacstore.trust.listing import Listing, list_releases
 from pacstore.trust.metadata import METADATA_LIMITS
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 
     from pacmirror.catalog import ServedCatalog
     from pacmirror.config import Config
+    from pacmirror.limits import ReplicationLimits
     from pacstore.release import Release
     from pacstore.source import Source
     from pacstore.trust.served import ServedState
@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 class Replication(Service):
     """The service `replication` of a mirror. `sources` are the upstreams, each by itself; whoever made them closes them.
 
-    For use in one event loop. Raises Refused for half a configuration.
+    For use in one event loop.
     """
 
     def __init__(
@@ -53,16 +53,11 @@ class Replication(Service):
         config: Config,
         served: ServedCatalog,
         sources: Sequence[Source],
-        *,
-        limits: ReplicationLimits | None = None,
     ) -> None:
-        if config.online_keys is not None:
-            hint = "leave out the online keys, or the upstreams"
-            raise Refused("a mirror passes its catalog on, and cannot sign it", place=str(config.store), hint=hint)
         self.listing = Listing()
         self._config = config
         self._served = served
-        self._limits = limits or ReplicationLimits()
+        self._limits = config.limits.replication
         poll = config.sync.poll_seconds
         self._feeds = [Feed(one, self._look, poll_seconds=poll, limits=self._limits) for one in sources]
         self._parts: _Parts | None = None

@@ -13,6 +13,7 @@ from pacmirror.answers import error_answer
 from pacmirror.cache.filler import Filler
 from pacmirror.conditions import Answer, choose_answer
 from pacmirror.config import Config
+from pacmirror.events import Events
 from pacmirror.files import CHANGING, OpenFile, PublicFile, PublicFiles, parse_public
 from pacmirror.judging import TIMESTAMP_PATH
 from pacmirror.replication import Replication
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 CONFIG = web.AppKey("CONFIG", Config)
+EVENTS = web.AppKey("EVENTS", Events)
 FILES = web.AppKey("FILES", PublicFiles)
 FILLER = web.AppKey("FILLER", Filler)
 REPLICATION = web.AppKey("REPLICATION", Replication)
@@ -86,6 +88,11 @@ async def get_metrics(request: web.Request) -> web.Response:
     return web.Response(body=body, headers={**_NEVER_KEPT, "Content-Type": METRICS_TYPE})
 
 
+async def get_events(request: web.Request) -> web.StreamResponse:
+    """What happens here, as it happens: server-sent events."""
+    return await request.app[EVENTS].answer(request)
+
+
 async def get_openapi(_request: web.Request) -> web.Response:
     """The description of this interface."""
     return web.Response(body=_OPENAPI, content_type="application/json", headers={"Cache-Control": CHANGING})
@@ -126,6 +133,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/healthz", get_health),
     ("GET", "/readyz", get_ready),
     ("GET", "/v1/status", get_status),
+    ("GET", "/v1/events", get_events),
     ("GET", "/metrics", get_metrics),
     ("GET", "/openapi.json", get_openapi),
 )

@@ -33,9 +33,9 @@ def upstream(tmp_path, catalog):
 
 
 @contextlib.contextmanager
-def mirror_of(store, *upstreams, poll=0.1, **options):
+def mirror_of(store, *upstreams, poll=0.1, limits=PROMPT, **options):
     config = UpstreamConfig(tuple(one.url for one in upstreams))
-    with running(store, PROMPT, upstream=config, sync=SyncConfig(poll_seconds=poll), **options) as daemon:
+    with running(store, limits, upstream=config, sync=SyncConfig(poll_seconds=poll), **options) as daemon:
         yield daemon
 
 
@@ -189,5 +189,5 @@ def test_only_a_catalog_of_the_trusted_root_is_copied(tmp_path, catalog, upstrea
 
 
 def test_a_mirror_that_could_sign_is_half_a_configuration(tmp_path, upstream):
-    with pytest.raises(Refused, match="cannot sign it"), mirror_of(tmp_path / "mirror", upstream, online_keys=tmp_path):
+    with pytest.raises(Refused, match="signs nothing"), mirror_of(tmp_path / "mirror", upstream, online_keys=tmp_path):
         pass
