@@ -235,3 +235,24 @@ class CacheLimits:
     memory_bytes: int = 64 * MIB
     ahead_frames: int = 4
     disk_retry_seconds: float = 5.0
+
+
+@dataclass(frozen=True)
+class SyncLimits:
+    """How releases are mirrored whole.
+
+    `packs`: fetched at once, of all releases together. `look_seconds`: between looks at the ledger, where commands may have
+    changed the subscriptions. A release that failed is tried again after about `backoff_seconds`, twice as long after each
+    further failure, at most `backoff_max_seconds`; `passing_backoff_max_seconds` where what failed was the way to it. `jitter`:
+    the share by which that varies. `listed`: how many failed releases and subscriptions the status shows; `page`: how many
+    releases one answer has, at most.
+    """
+
+    packs: int = 4
+    look_seconds: float = 2.0
+    backoff_seconds: float = 15.0
+    backoff_max_seconds: float = 3600.0
+    passing_backoff_max_seconds: float = 300.0
+    jitter: float = 0.25
+    listed: int = 20
+    page: int = 1_000

@@ -50,6 +50,8 @@ RELEASES = sa.Table(
 keep_totals(RELEASES, by="state", size="held_bytes", values=ReleaseState)
 sa.Index("releases_by_state", RELEASES.c.state, RELEASES.c.name)
 sa.Index("releases_by_time", RELEASES.c.state, RELEASES.c.since)
+_troubled = RELEASES.c.reason != sa.literal_column("''")
+sa.Index("releases_with_reason", RELEASES.c.name, sqlite_where=_troubled)
 
 _needs = sa.Table(
     "release_packs",
@@ -196,6 +198,17 @@ def page(
     if state is not None:
         query = query.where(RELEASES.c.state == state)
     return [_row(row) for row in connection.execute(query)]
+
+
+def troubled(connection: sa.Connection, *, limit: int) -> list[ReleaseRow]:
+    """The first `limit` releases, by name, that are not here as they should be, and why."""
+    query = sa.select(RELEASES).where(_troubled).order_by(RELEASES.c.name).limit(limit)
+    return [_row(row) for row in connection.execute(query)]
+
+
+def troubles(connection: sa.Connection) -> int:
+    """How many such releases there are; looks at nothing but them."""
+    return int(connection.execute(sa.select(sa.func.count(RELEASES.c.name)).where(_troubled)).scalar_one())
 
 
 def needed(connection: sa.Connection, release: Release) -> set[Digest]:

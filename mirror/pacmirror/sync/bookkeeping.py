@@ -1,0 +1,200 @@
+"""Bookkeeping: holds a store and its ledger together, for origins and mirrors alike, and tells how its releases do.
+
+At the start, ledger and store are made to say the same. What the store says to hold and the ledger does not know, since the store
+is older or was restored, is verified by its tables and documents one after the other, and taken back where that fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from pacmirror.limits import SyncLimits
+from pacmirror.service import Service
+from pacmirror.sync.keeping import Keeping
+from pacmirror.sync.standing import Standing
+from pacmirror.threads import start_thread
+from pacstore.errors import NotFound, PacballError, Refused, Unavailable
+from pacstore.store import Store
+from pacstore.trust.listing import Listing, list_releases
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from prometheus_client.core import Metric
+
+    from pacmirror.catalog import ServedCatalog
+    from pacmirror.config import Config
+    from pacmirror.sync.supplies import CatalogView
+    from pacstore.ledger.releases import ReleaseRow, ReleaseState
+    from pacstore.release import Release
+    from pacstore.storage import Clock
+    from pacstore.trust.targets import CatalogRelease
+
+_log = logging.getLogger(__name__)
+_THREAD = "pacball-ledger"
+
+
+class Bookkeeping(Service):
+    """The service `held`. `keeping` is there once it has started; None where the store cannot be written: then it does nothing.
+
+    `standing` is never older than the look seconds of the limits, unless the ledger cannot be read.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        catalog: CatalogView,
+        *,
+        limits: SyncLimits | None = None,
+        clock: Clock = time.time,
+    ) -> None:
+        self.keeping: Keeping | None = None
+        self.standing = Standing()
+        self._config = config
+        self._catalog = catalog
+        self._limits = limits or SyncLimits()
+        self._clock = clock
+        self._fault = ""
+        self._unknown: list[Release] = []
+        self._settled = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def name(self) -> str:
+        """The section of /v1/status."""
+        return "held"
+
+    async def start(self) -> None:
+        """Make ledger and store say the same. Raises Corrupt or NewerFormat for the ledger; a mirror Refused, Unavailable."""
+        try:
+            keeping = await start_thread(self._open, name=_THREAD)
+        except (Refused, Unavailable, NotFound) as error:
+            if self._config.is_mirror:
+                raise
+            _log.info("no ledger is kept: %s", error)
+            self._settled.set()
+            return
+        found = await start_thread(keeping.reconcile, name=_THREAD)
+        for release in found.withdrawn:
+            _log.warning("%s was not held as the store said: it is looked at again", release)
+        if found.gone:
+            _log.warning("%s packs that the ledger knew are gone", found.gone)
+        self._unknown = found.unknown
+        self.keeping = keeping
+        await self.look()
+        self._tasks = [asyncio.create_task(self._adopt(keeping)), asyncio.create_task(self._watch())]
+
+    def stop(self) -> None:
+        """Begin nothing new."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def end(self) -> None:
+        """Wait for the tasks; what a thread still does is left to itself."""
+        self.stop()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def settled(self) -> None:
+        """Return once everything that the store said to hold is in the ledger, or was taken back."""
+        await self._settled.wait()
+
+    async def look(self) -> None:
+        """Bring `standing` up to date."""
+        if self.keeping is not None:
+            try:
+                self.standing = await start_thread(self.keeping.standing, name=_THREAD)
+                self._fault = ""
+            except PacballError as error:
+                self._fault = str(error)
+
+    async def page(self, *, after: str, limit: int, state: ReleaseState | None) -> list[ReleaseRow]:
+        """The releases of the ledger, page by page. Raises Unavailable where there is no ledger."""
+        keeping = self.keeping
+        if keeping is None:
+            raise Unavailable("keeps no ledger", place=str(self._config.store), hint="its store cannot be written")
+        return await start_thread(lambda: keeping.page(after=after, limit=limit, state=state), name=_THREAD)
+
+    def status(self) -> Mapping[str, object]:
+        """Releases by state, packs and bytes."""
+        return self.standing.held() if self.keeping is not None else {}
+
+    def metrics(self) -> Iterable[Metric]:
+        """The same as numbers."""
+        return self.standing.held_metrics() if self.keeping is not None else ()
+
+    def warnings(self) -> Iterable[str]:
+        """Releases that are not what they should be."""
+        if self._fault:
+            yield f"the ledger cannot be read: {self._fault}"
+        if self.standing.troubled:
+            first, count = self.standing.troubled[0], self.standing.troubles
+            what = "a release is" if count == 1 else f"{count} releases are"
+            yield f"{what} not here as they should be: {first.release}: {first.reason}"
+
+    def _open(self) -> Keeping:
+        config = self._config
+        store = Store.open(config.store, writable=True)
+        _ = store.ledger
+        grace, subscriptions = config.sync.grace_seconds, config.sync.subscriptions
+        return Keeping(store, subscriptions, grace_seconds=grace, limits=self._limits, clock=self._clock)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._limits.look_seconds)
+            await self.look()
+
+    async def _adopt(self, keeping: Keeping) -> None:
+        await self._catalog.loaded()
+        changes = 0
+        while self._catalog.version is None:
+            changes = await self._catalog.changed(changes)
+        for release in self._unknown:
+            entry = self._catalog.releases().get(release)
+            if entry is None:
+                _log.warning("%s is held here, but the catalog does not name it", release)
+                continue
+            await self._adopt_one(keeping, entry)
+        self._settled.set()
+
+    async def _adopt_one(self, keeping: Keeping, entry: CatalogRelease) -> None:
+        try:
+            fault = await start_thread(lambda: keeping.adopt(entry), name=_THREAD)
+        except PacballError as error:
+            _log.warning("%s could not be looked at: %s", entry.release, error)
+            return
+        if fault:
+            _log.warning("%s is not held any more: %s", entry.release, fault)
+
+
+class OwnCatalog:
+    """The catalog of an origin, as `pacmirror.sync.supplies.CatalogView` asks for it: as it was at the start."""
+
+    def __init__(self, config: Config, served: ServedCatalog) -> None:
+        self._config = config
+        self._served = served
+        self._listing = Listing()
+        self.version: int | None = None
+
+    def releases(self) -> Mapping[Release, CatalogRelease]:
+        """Every release."""
+        return self._listing.releases
+
+    async def loaded(self) -> None:
+        """Return once it is known which catalog is here."""
+        standing = await self._served.look()
+        state = standing.served
+        if state is not None:
+            storage = Store(self._config.store, writable=False).storage
+            with suppress(PacballError):
+                self._listing = await start_thread(lambda: list_releases(storage, state, Listing()), name=_THREAD)
+                self.version = state.version
+
+    async def changed(self, changes: int) -> int:
+        """Never returns: an origin's catalog is looked at once."""
+        await asyncio.Event().wait()
+        return changes

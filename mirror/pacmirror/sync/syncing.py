@@ -1,0 +1,212 @@
+"""Syncing: keeps a mirror at what its subscriptions say, by the catalog that is here, for as long as the daemon runs.
+
+One release that fails is tried again later, and later each time; all others go on. Nothing is decided without a verified catalog.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from pacmirror.limits import SyncLimits
+from pacmirror.service import Service
+from pacmirror.sync.bringing import Bringer
+from pacmirror.sync.standing import Transfer
+from pacmirror.threads import start_thread
+from pacstore.errors import PacballError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from prometheus_client.core import Metric
+
+    from pacmirror.config import Config
+    from pacmirror.sync.bookkeeping import Bookkeeping
+    from pacmirror.sync.keeping import Keeping
+    from pacmirror.sync.supplies import CatalogView, DocumentSupply, PackSupply
+    from pacstore.ledger.roster import Roster
+    from pacstore.release import Release
+    from pacstore.storage import Clock
+    from pacstore.subscription import Subscription
+    from pacstore.trust.targets import CatalogRelease
+
+_log = logging.getLogger(__name__)
+_THREAD = "pacball-sync"
+_NOTHING_KNOWN: tuple[int | None, tuple[Subscription, ...] | None] = (None, None)
+
+
+class Syncing(Service):
+    """The service `sync` of a mirror. `announce` is called with each release that has become complete.
+
+    For use in one event loop; it starts after `books`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        books: Bookkeeping,
+        catalog: CatalogView,
+        documents: DocumentSupply,
+        packs: PackSupply,
+        *,
+        announce: Callable[[Release], None] = lambda _: None,
+        limits: SyncLimits | None = None,
+        clock: Clock = time.time,
+    ) -> None:
+        self._limits = limits or SyncLimits()
+        self._parallel = config.sync.parallel
+        self._books = books
+        self._catalog = catalog
+        self._bringer = Bringer(documents, packs, self._limits)
+        self._announce = announce
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self._roster: Roster | None = None
+        self._known: tuple[object, object] = _NOTHING_KNOWN
+        self._transfers: dict[Release, Transfer] = {}
+        self._running: dict[Release, asyncio.Task[None]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._fault = ""
+
+    @property
+    def name(self) -> str:
+        """The section of /v1/status."""
+        return "sync"
+
+    async def start(self) -> None:
+        """Begin."""
+        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._follow())]
+
+    def stop(self) -> None:
+        """Begin nothing new; releases on their way go on after the next start."""
+        for task in (*self._tasks, *self._running.values()):
+            task.cancel()
+
+    async def end(self) -> None:
+        """Wait for the tasks; what a thread still does is left to itself: it may be interrupted anywhere."""
+        self.stop()
+        tasks = [*self._tasks, *self._running.values()]
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def status(self) -> Mapping[str, object]:
+        """What is on its way, and how far behind this mirror is."""
+        standing, limits = self._books.standing, self._limits
+        return standing.sync(
+            list(self._transfers.values()), queued=self._queued(), now=self._clock(), listed=limits.listed
+        )
+
+    def metrics(self) -> Iterable[Metric]:
+        """The same as numbers."""
+        return self._books.standing.sync_metrics(
+            queued=self._queued(), under_way=len(self._transfers), now=self._clock()
+        )
+
+    def warnings(self) -> Iterable[str]:
+        """Why nothing is mirrored, if that is so."""
+        if self._fault:
+            yield f"what to mirror could not be found out: {self._fault}"
+
+    def held_bytes(self, release: Release) -> int | None:
+        """How many bytes of a release that is on its way are here; None for others."""
+        transfer = self._transfers.get(release)
+        return transfer.held_bytes if transfer is not None else None
+
+    def _queued(self) -> int:
+        due = self._roster.due if self._roster is not None else ()
+        return sum(entry.release not in self._running for entry in due)
+
+    async def _follow(self) -> None:
+        """Wake up when the catalog changes."""
+        changes = 0
+        while True:
+            changes = await self._catalog.changed(changes)
+            self._wake.set()
+
+    async def _run(self) -> None:
+        keeping = self._books.keeping
+        if keeping is None:
+            return
+        await self._catalog.loaded()
+        # Until then, what was held before would look as if it had to be fetched.
+        await self._books.settled()
+        while True:
+            self._wake.clear()
+            try:
+                await self._look(keeping)
+                self._fault = ""
+            except PacballError as error:
+                if str(error) != self._fault:
+                    _log.warning("what to mirror could not be found out: %s", error)
+                self._fault, self._known = str(error), _NOTHING_KNOWN
+            try:
+                async with asyncio.timeout(self._limits.look_seconds):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _look(self, keeping: Keeping) -> None:
+        """Do what has to be done now: nothing, if neither catalog nor subscriptions have changed and nothing is due."""
+        await self._write_progress(keeping)
+        await self._books.look()
+        version = self._catalog.version
+        if version is None:
+            return
+        known = (version, self._books.standing.subscriptions)
+        roster = self._roster
+        if known != self._known or roster is None or (roster.next_at is not None and roster.next_at <= self._clock()):
+            catalog = self._catalog.releases()
+            roster = await start_thread(lambda: keeping.update(catalog, version), name=_THREAD)
+            self._known, self._roster = known, roster
+            for release in roster.dropped:
+                _log.info("%s is no longer held", release)
+            self._cut(roster)
+        self._begin(keeping, roster)
+
+    def _cut(self, roster: Roster) -> None:
+        """End what nobody wants any longer."""
+        for release, task in self._running.items():
+            if release not in roster.wanted:
+                task.cancel()
+
+    def _begin(self, keeping: Keeping, roster: Roster) -> None:
+        for entry in roster.due:
+            if len(self._running) >= self._parallel:
+                return
+            if entry.release not in self._running:
+                self._running[entry.release] = asyncio.create_task(self._bring(keeping, entry))
+
+    async def _bring(self, keeping: Keeping, entry: CatalogRelease) -> None:
+        release = entry.release
+        transfer = self._transfers[release] = Transfer(release, since=self._clock())
+        try:
+            await self._bringer.bring(keeping, entry, transfer)
+        except PacballError as error:
+            await self._fail(keeping, release, error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other releases go on
+            _log.exception("%s could not be mirrored, unexpectedly", release)
+            await self._fail(keeping, release, PacballError(f"unexpectedly: {error!r}", place=str(release)))
+        else:
+            _log.info("%s is complete: %s bytes in its packs", release, transfer.total_bytes)
+            self._announce(release)
+        finally:
+            del self._transfers[release], self._running[release]
+            # What is due must be found out anew.
+            self._known = _NOTHING_KNOWN
+            self._wake.set()
+
+    async def _fail(self, keeping: Keeping, release: Release, error: PacballError) -> None:
+        _log.warning("%s could not be mirrored, and is tried again: %s", release, error)
+        try:
+            await start_thread(lambda: keeping.fail(release, error), name=_THREAD)
+        except PacballError as other:
+            _log.warning("that could not be written down: %s", other)
+            # The ledger would have it tried again at once.
+            await asyncio.sleep(self._limits.backoff_seconds)
+
+    async def _write_progress(self, keeping: Keeping) -> None:
+        held = {release: transfer.held_bytes for release, transfer in self._transfers.items() if transfer.total_bytes}
+        if held:
+            await start_thread(lambda: keeping.progress(held), name=_THREAD)
