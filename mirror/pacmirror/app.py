@@ -14,8 +14,9 @@ from pacmirror.events import Events
 from pacmirror.files import PublicFiles
 from pacmirror.following import Following
 from pacmirror.replication import Replication
-from pacmirror.routes import CONFIG, EVENTS, FILES, FILLER, REPLICATION, SERVICES, WATCH, add_routes
+from pacmirror.routes import BOOKS, CONFIG, EVENTS, FILES, FILLER, REPLICATION, SERVICES, WATCH, add_routes
 from pacmirror.service import Service, Services
+from pacmirror.sync.bookkeeping import Bookkeeping, OwnCatalog
 from pacmirror.upstream import USER_AGENT, Upstream
 from pacmirror.watch import Watch
 from pacstore.store import Store
@@ -43,6 +44,9 @@ def make_app(config: Config) -> web.Application:
     services: list[Service] = [app[WATCH], app[EVENTS]]
     if config.is_mirror:
         services += _mirror_services(app, config)
+    own = OwnCatalog(config, app[WATCH].catalog)
+    app[BOOKS] = Bookkeeping(config, app[REPLICATION] if config.is_mirror else own)
+    services.append(app[BOOKS])
     app[SERVICES] = Services(services, drain_seconds=config.limits.drain_seconds)
     app.cleanup_ctx.append(_require_store)
     app.cleanup_ctx.append(_run_services)

@@ -8,6 +8,27 @@ from pacstore.limits import KIB, MIB
 
 
 @dataclass(frozen=True)
+class SyncLimits:
+    """How releases are mirrored whole.
+
+    `packs`: fetched at once, of all releases together. `look_seconds`: between looks at the ledger, where commands may have
+    changed the subscriptions. A release that failed is tried again after about `backoff_seconds`, twice as long after each
+    further failure, at most `backoff_max_seconds`; `passing_backoff_max_seconds` where what failed was the way to it. `jitter`:
+    the share by which that varies. `listed`: how many failed releases and subscriptions the status shows; `page`: how many
+    releases one answer has, at most.
+    """
+
+    packs: int = 4
+    look_seconds: float = 2.0
+    backoff_seconds: float = 15.0
+    backoff_max_seconds: float = 3600.0
+    passing_backoff_max_seconds: float = 300.0
+    jitter: float = 0.25
+    listed: int = 20
+    page: int = 1_000
+
+
+@dataclass(frozen=True)
 class ReplicationLimits:
     """How a mirror follows the catalogs of its upstreams.
 
@@ -76,7 +97,7 @@ class ServerLimits:
     `watch_seconds`: the time between looks at the catalog, and at whether it is to be refreshed, if nobody asks.
     `refresh_backoff_seconds`: the pause after a refresh that failed; each further failure doubles it, up to
     `refresh_backoff_max_seconds`.
-    `listed_roles`: how many roles status and metrics show, those that expire first.
+    `listed_roles`: how many roles status and metrics show, those that expire first. `sync`: see SyncLimits.
     """
 
     connections: int = 2_000
@@ -101,6 +122,7 @@ class ServerLimits:
     listed_roles: int = 1_000
     events: EventLimits = field(default_factory=EventLimits)
     replication: ReplicationLimits = field(default_factory=ReplicationLimits)
+    sync: SyncLimits = field(default_factory=SyncLimits)
 
 
 @dataclass(frozen=True)
@@ -235,24 +257,3 @@ class CacheLimits:
     memory_bytes: int = 64 * MIB
     ahead_frames: int = 4
     disk_retry_seconds: float = 5.0
-
-
-@dataclass(frozen=True)
-class SyncLimits:
-    """How releases are mirrored whole.
-
-    `packs`: fetched at once, of all releases together. `look_seconds`: between looks at the ledger, where commands may have
-    changed the subscriptions. A release that failed is tried again after about `backoff_seconds`, twice as long after each
-    further failure, at most `backoff_max_seconds`; `passing_backoff_max_seconds` where what failed was the way to it. `jitter`:
-    the share by which that varies. `listed`: how many failed releases and subscriptions the status shows; `page`: how many
-    releases one answer has, at most.
-    """
-
-    packs: int = 4
-    look_seconds: float = 2.0
-    backoff_seconds: float = 15.0
-    backoff_max_seconds: float = 3600.0
-    passing_backoff_max_seconds: float = 300.0
-    jitter: float = 0.25
-    listed: int = 20
-    page: int = 1_000

@@ -20,6 +20,8 @@ from pacmirror.replication import Replication
 from pacmirror.sending import send_part
 from pacmirror.service import Services
 from pacmirror.status import METRICS_TYPE, encode_metrics, status_document
+from pacmirror.sync.bookkeeping import Bookkeeping
+from pacmirror.sync.paging import Page
 from pacmirror.watch import Watch
 from pacstore.digest import Digest
 from pacstore.errors import PacballError, Unavailable
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+BOOKS = web.AppKey("BOOKS", Bookkeeping)
 CONFIG = web.AppKey("CONFIG", Config)
 EVENTS = web.AppKey("EVENTS", Events)
 FILES = web.AppKey("FILES", PublicFiles)
@@ -79,6 +82,14 @@ async def get_status(request: web.Request) -> web.Response:
     """What is served, how old it is, and what should be looked after."""
     await request.app[WATCH].catalog.look()
     return web.json_response(status_document(request.app[SERVICES]), headers=_NEVER_KEPT)
+
+
+async def get_releases(request: web.Request) -> web.Response:
+    """How each release does that is to be kept whole here, page by page."""
+    books = request.app[BOOKS]
+    page = Page.parse(request.query, most=books.limits.page)
+    rows = await books.page(after=page.after, limit=page.limit, state=page.state)
+    return web.json_response(page.document(rows, books.under_way), headers=_NEVER_KEPT)
 
 
 async def get_metrics(request: web.Request) -> web.Response:
@@ -134,6 +145,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/readyz", get_ready),
     ("GET", "/v1/status", get_status),
     ("GET", "/v1/events", get_events),
+    ("GET", "/v1/releases", get_releases),
     ("GET", "/metrics", get_metrics),
     ("GET", "/openapi.json", get_openapi),
 )

@@ -12,7 +12,6 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from pacmirror.limits import SyncLimits
 from pacmirror.service import Service
 from pacmirror.sync.keeping import Keeping
 from pacmirror.sync.standing import Standing
@@ -22,7 +21,7 @@ from pacstore.store import Store
 from pacstore.trust.listing import Listing, list_releases
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from prometheus_client.core import Metric
 
@@ -49,14 +48,15 @@ class Bookkeeping(Service):
         config: Config,
         catalog: CatalogView,
         *,
-        limits: SyncLimits | None = None,
         clock: Clock = time.time,
     ) -> None:
         self.keeping: Keeping | None = None
         self.standing = Standing()
         self._config = config
         self._catalog = catalog
-        self._limits = limits or SyncLimits()
+        self.limits = config.limits.sync
+        self.under_way: Callable[[Release], int | None] = lambda _: None
+        """How many bytes of a release that is on its way are here, as who brings it knows; None for others."""
         self._clock = clock
         self._fault = ""
         self._unknown: list[Release] = []
@@ -141,11 +141,11 @@ class Bookkeeping(Service):
         store = Store.open(config.store, writable=True)
         _ = store.ledger
         grace, subscriptions = config.sync.grace_seconds, config.sync.subscriptions
-        return Keeping(store, subscriptions, grace_seconds=grace, limits=self._limits, clock=self._clock)
+        return Keeping(store, subscriptions, grace_seconds=grace, limits=self.limits, clock=self._clock)
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(self._limits.look_seconds)
+            await asyncio.sleep(self.limits.look_seconds)
             await self.look()
 
     async def _adopt(self, keeping: Keeping) -> None:

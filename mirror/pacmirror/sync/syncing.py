@@ -10,7 +10,6 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from pacmirror.limits import SyncLimits
 from pacmirror.service import Service
 from pacmirror.sync.bringing import Bringer
 from pacmirror.sync.standing import Transfer
@@ -52,12 +51,12 @@ class Syncing(Service):
         packs: PackSupply,
         *,
         announce: Callable[[Release], None] = lambda _: None,
-        limits: SyncLimits | None = None,
         clock: Clock = time.time,
     ) -> None:
-        self._limits = limits or SyncLimits()
+        self._limits = config.limits.sync
         self._parallel = config.sync.parallel
         self._books = books
+        books.under_way = self.held_bytes
         self._catalog = catalog
         self._bringer = Bringer(documents, packs, self._limits)
         self._announce = announce
