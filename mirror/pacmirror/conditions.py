@@ -25,6 +25,11 @@ class Answer:
     offset: int = 0
     length: int = 0
 
+    @property
+    def has_body(self) -> bool:
+        """Whether these bytes are sent, unless only the header was asked for."""
+        return self.status in (200, 206)
+
 
 def choose_answer(method: str, headers: CIMultiDictProxy[str], *, size: int, etag: str) -> Answer:
     """The answer to a request for a file of `size` bytes with the entity tag `etag` (in quotes)."""

@@ -220,7 +220,7 @@ def alone(connections: int) -> MirrorLimits:
     )
 
 
-UPSTREAM_LIMITS = MirrorLimits(attempts=3, patience_seconds=10.0, drought_pause_seconds=2.0, connections=8)
+UPSTREAM_LIMITS = MirrorLimits(attempts=3, patience_seconds=10.0, drought_pause_seconds=0.5, connections=8)
 """For the upstreams and peers of a mirror: its own clients wait, and do not wait for long."""
 
 
@@ -233,7 +233,8 @@ class CacheLimits:
     long as the one before, up to `job_bytes`. `openings`: packs at once of which the table is fetched.
     `packs`: being filled at once; `idle_packs`: kept open while nobody wants anything of them.
     `tail_bytes`: asked for from the end of an unknown pack: of most packs this is the whole table, which may have `table_bytes`.
-    `absent_seconds`, `failed_seconds`: how long that a pack is absent, or that no upstream can be reached, is not asked again.
+    `absent_seconds`: how long nobody asks again for a pack that is absent; `failed_seconds`: the same for all packs when no
+    upstream can be reached, doubled with each failure in a row, up to `failed_max_seconds`.
     `remembered`: packs of which such is known. `wrong_times`: how often a frame, or table, may come wrong until that is the
     answer. `wait_seconds`: the longest that a client waits for its next frame.
     `memory_bytes`: of frames that cannot be written to a full or failing disk; `ahead_frames`: how many of them are fetched
@@ -251,6 +252,7 @@ class CacheLimits:
     table_bytes: int = 32 * MIB
     absent_seconds: float = 3.0
     failed_seconds: float = 1.0
+    failed_max_seconds: float = 5.0
     remembered: int = 4_096
     wrong_times: int = 4
     wait_seconds: float = 120.0

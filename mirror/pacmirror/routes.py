@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 from importlib import resources
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from pacmirror.answers import error_answer
+from pacmirror.beginning import begin_answer
+from pacmirror.cache.answering import answer_filling
 from pacmirror.cache.filler import Filler
-from pacmirror.conditions import Answer, choose_answer
 from pacmirror.config import Config
 from pacmirror.events import Events
 from pacmirror.files import CHANGING, OpenFile, PublicFile, PublicFiles, parse_public
@@ -24,7 +25,7 @@ from pacmirror.sync.bookkeeping import Bookkeeping
 from pacmirror.sync.paging import Page
 from pacmirror.watch import Watch
 from pacstore.digest import Digest
-from pacstore.errors import PacballError, Unavailable
+from pacstore.errors import NotFound, PacballError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -44,18 +45,33 @@ _NEVER_KEPT = {"Cache-Control": "no-store"}
 
 async def get_public(request: web.Request) -> web.StreamResponse:
     """A public file of the store, whole or one range of it. The undecoded path counts: each file has one URL."""
+    return await _answer_public(request, parse_public(request.rel_url.raw_path.removeprefix("/")))
+
+
+async def get_pack(request: web.Request) -> web.StreamResponse:
+    """A pack that is here; in a mirror also one of the upstreams', which is fetched and kept."""
     public = parse_public(request.rel_url.raw_path.removeprefix("/"))
+    filler = request.app.get(FILLER)
+    if filler is None:
+        return await _answer_public(request, public)
+    pack = Digest.parse(public.etag_id)
+    while True:
+        with contextlib.suppress(NotFound):
+            response = await _answer_public(request, public)
+            filler.sent_public(pack, response.content_length if request.method == "GET" else 0)
+            return response
+        async with filler.filling(pack) as filling:
+            if filling is not None:
+                return await answer_filling(request, public, filler, filling, limits=request.app[CONFIG].limits)
+
+
+async def _answer_public(request: web.Request, public: PublicFile) -> web.StreamResponse:
     opened = await _open(request.app, public)
     with opened.file:
-        answer = choose_answer(request.method, request.headers, size=opened.size, etag=opened.etag)
-        headers = _headers(opened, answer)
-        if answer.status == 416:
-            return error_answer(416, "Refused", "the range lies outside of the file", headers=headers)
-        if answer.status in (304, 412):
-            return web.Response(status=answer.status, headers=headers)
-        response = web.StreamResponse(status=answer.status, headers=headers)
-        limits = request.app[CONFIG].limits
-        await send_part(request, response, opened.file, offset=answer.offset, length=answer.length, limits=limits)
+        answer, response = begin_answer(request, public, size=opened.size, etag=opened.etag)
+        if answer.has_body:
+            limits = request.app[CONFIG].limits
+            await send_part(request, response, opened.file, offset=answer.offset, length=answer.length, limits=limits)
         return response
 
 
@@ -116,24 +132,11 @@ async def _open(app: web.Application, public: PublicFile) -> OpenFile:
     return OpenFile(io.BytesIO(data), len(data), f'"b3-{Digest.of(data).hex}"', public)
 
 
-def _headers(opened: OpenFile, answer: Answer) -> dict[str, str]:
-    headers = {"ETag": opened.etag, "Cache-Control": opened.public.cache_control, "Accept-Ranges": "bytes"}
-    if answer.status == 206:
-        headers["Content-Range"] = f"bytes {answer.offset}-{answer.offset + answer.length - 1}/{opened.size}"
-    elif answer.status == 416:
-        headers = {"Content-Range": f"bytes */{opened.size}", "Accept-Ranges": "bytes"}
-    elif answer.status == 412:
-        headers["Cache-Control"] = "no-store"
-    if answer.status in (200, 206):
-        headers["Content-Type"] = opened.public.content_type
-    return headers
-
-
 _OPENAPI = resources.files("pacmirror").joinpath("openapi.json").read_bytes()
 
 ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/store.json", get_public),
-    ("GET", "/packs/{ab}/{id}", get_public),
+    ("GET", "/packs/{ab}/{id}", get_pack),
     ("GET", "/manifests/{ab}/{id}", get_public),
     ("GET", "/attributes/{ab}/{id}", get_public),
     ("GET", "/provenance/{ab}/{id}", get_public),

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pacmirror.config import Config
     from pacmirror.upstream import Upstream
     from pacstore.digest import Digest
-    from pacstore.storage import ObjectStorage
+    from pacstore.storage import Clock, ObjectStorage
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class Filler(Service):
         *,
         limits: CacheLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Clock = time.time,
     ) -> None:
         """`storage` has the public packs, beside the partial ones."""
         self.limits = limits or CacheLimits()
@@ -75,6 +76,8 @@ class Filler(Service):
         self._flight_bytes = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._looking: set[Digest] = set()
+        self._used: dict[Digest, float] = {}
+        self._wall_clock = wall_clock
 
     @property
     def name(self) -> str:
@@ -126,6 +129,26 @@ class Filler(Service):
         joined = filling.want(numbers, urgent=urgent)
         self._begin_work(filling)
         return joined
+
+    def ask(self, filling: Filling, frames: range) -> None:
+        """A client wants these frames, now."""
+        self._used[filling.pack] = self._wall_clock()
+        if all(filling.is_on_disk(number) for number in frames):
+            self.figures.hits += 1
+            return
+        self.figures.misses += 1
+        self.figures.joins += self.want(filling, frames, urgent=True)
+
+    def take_used(self) -> dict[Digest, float]:
+        """Which packs were asked for since this was called last, and when, in seconds since 1970."""
+        used, self._used = self._used, {}
+        return used
+
+    def sent_public(self, pack: Digest, count_bytes: int | None) -> None:
+        """A client was answered with so much of a pack that is public."""
+        self._used[pack] = self._wall_clock()
+        self.figures.hits += 1
+        self.figures.disk_bytes += count_bytes or 0
 
     async def wait(self, filling: Filling, number: int, *, urgent: bool, on_disk: bool = False) -> None:
         """Return when frame `number` is here. Raises as `fetch`, Unavailable also if `on_disk` cannot be."""
@@ -337,7 +360,8 @@ class Filler(Service):
         filling.arrived((*fetched.written, *fetched.passed))
         if fetched.wrong_error is not None:
             self.figures.verify_failures += len(fetched.wrong)
-            _log.warning("%s", fetched.wrong_error)
+            if self._health.may_tell():
+                _log.warning("%s", fetched.wrong_error)
             filling.came_wrong(fetched.wrong, fetched.wrong_error)
 
     def _disk_works(self) -> None:

@@ -10,6 +10,8 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pacstore.pack import FRAMES_BEGIN, HEADER
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -70,9 +72,25 @@ class Filling:
         """Whether frame `number` can be sent."""
         return self.is_on_disk(number) or self._passing.get(self.pack, number) is not None
 
-    def in_memory(self, number: int) -> bytes | None:
-        """The frame, if it is in memory."""
-        return self._passing.get(self.pack, number)
+    def on_disk_until(self, offset: int, end: int) -> int:
+        """Up to where, at most `end`, the bytes of the pack from `offset` on are verified and on disk."""
+        if self.partial is None:
+            return offset
+        for number in self.frames.covering(offset, end - offset):
+            if not self.is_on_disk(number):
+                return max(min(self.frames.begin(number), end), offset)
+        return end
+
+    def bytes_in_memory(self, offset: int, end: int) -> bytes | memoryview:
+        """Some bytes of the pack from `offset` on, at most up to `end`, which are in memory; none if the next one is not."""
+        if offset < FRAMES_BEGIN:
+            return HEADER[offset:end]
+        table = self.frames.begin(len(self.frames))
+        if offset >= table:
+            return memoryview(self.ending)[offset - table : end - table]
+        number = self.frames.covering(offset, 1)[0]
+        begin = self.frames.begin(number)
+        return memoryview(self._passing.get(self.pack, number) or b"")[offset - begin : end - begin]
 
     @property
     def is_whole(self) -> bool:

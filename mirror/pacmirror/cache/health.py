@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pacstore.errors import PacballError
 
 _log = logging.getLogger(__name__)
+_TOLD_SECONDS = 60.0
 
 
 class Health:
@@ -28,9 +29,11 @@ class Health:
         self._absent: OrderedDict[Digest, tuple[float, PacballError]] = OrderedDict()
         self._down_until = 0.0
         self._down: PacballError | None = None
+        self._failures = 0
         self._came_at = float("-inf")
         self._disk_retry_at = 0.0
         self._stopped = False
+        self._told_at = float("-inf")
         self.disk_fault: PacballError | None = None
         """Why packs cannot be written; None if they can."""
 
@@ -57,14 +60,17 @@ class Health:
     def came(self) -> None:
         """Something came from an upstream."""
         self._came_at = self._clock()
-        self._down = None
+        self._down, self._failures = None, 0
 
     def failed(self, pack: Digest, error: PacballError, began: float) -> bool:
         """What was asked for at the time `began` did not come; whether nothing else has come either since then."""
         if isinstance(error, NotReached):
             if self._came_at >= began:
                 return False
-            self._down, self._down_until = error, self._clock() + self._limits.failed_seconds
+            pause = min(self._limits.failed_seconds * 2**self._failures, self._limits.failed_max_seconds)
+            if self._clock() >= self._down_until:  # what began at the same time is one failure
+                self._failures = min(self._failures + 1, 10)
+            self._down, self._down_until = error, self._clock() + pause
             return True
         if isinstance(error, NotFound):
             self._came_at = self._clock()  # an upstream has answered
@@ -73,6 +79,13 @@ class Health:
         if len(self._absent) > self._limits.remembered:
             self._absent.popitem(last=False)
         return False
+
+    def may_tell(self) -> bool:
+        """Whether wrong bytes are to be told in the log: not of every frame of one that lies."""
+        if self._clock() < self._told_at + _TOLD_SECONDS:
+            return False
+        self._told_at = self._clock()
+        return True
 
     def may_write(self) -> bool:
         """Whether the disk is to be tried."""

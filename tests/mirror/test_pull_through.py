@@ -1,0 +1,206 @@
+"""A mirror that fetches what is asked for, seen by its clients over HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+
+import pytest
+
+from pacmirror.config import UpstreamConfig
+from tests.mirror import mischief
+from tests.mirror.daemons import parse_answer, receive_all, running
+from tests.mirror.mirrors import files_of
+from tests.mirror.mischief import serving
+from tests.store.packs import noise_pack
+
+PACK = noise_pack(40, 30_000)
+FILES = files_of(PACK)
+ETAG = f'"b3-{PACK.id}"'
+PATH = f"/{PACK.path}"
+SIZE = len(PACK.data)
+
+
+@contextlib.contextmanager
+def mirroring(where, *upstreams, limits=None):
+    """A mirror's daemon."""
+    urls = tuple(one if isinstance(one, str) else one.url for one in upstreams)
+    with running(where / "mirror", limits, upstream=UpstreamConfig(urls=urls)) as daemon:
+        yield daemon
+
+
+def is_public(daemon):
+    return (daemon.store / "public" / PACK.path).exists()
+
+
+def wait_for_public(daemon):
+    pause = threading.Event()
+    while not is_public(daemon):
+        pause.wait(0.02)
+
+
+def test_a_pack_comes_whole_and_stays(tmp_path):
+    with serving(FILES) as origin, mirroring(tmp_path, origin) as mirror:
+        status, headers, body = mirror.request(PATH)
+        assert (status, headers["etag"], body) == (200, ETAG, PACK.data)
+        assert headers["cache-control"] == "public, max-age=31536000, immutable, no-transform"
+        wait_for_public(mirror)
+        asked = len(origin.packs_asked())
+        assert mirror.get(PATH) == PACK.data
+        assert len(origin.packs_asked()) == asked
+        counted = mirror.status()["cache"]
+        assert (counted["misses"], counted["hits"], counted["packs_completed"]) == (1, 1, 1)
+        assert counted["disk_bytes"] == 2 * SIZE
+        metrics = mirror.metrics()
+        assert metrics['pacball_cache_bytes_total{source="upstream"}'] > 0.9 * SIZE
+        assert metrics["pacball_cache_hits_total"] == 1
+        assert mirror.status()["upstreams"]["sources"][0]["state"] == "good"
+
+
+RANGES = [
+    (0, 1), (0, 8), (4, 100), (8, 30_000), (29_999, 30_020), (100_000, 500_000), (SIZE - 1, SIZE), (SIZE - 16, SIZE),
+    (SIZE - 20_000, SIZE), (PACK.frames.begin(40), PACK.frames.begin(40) + 5), (PACK.frames.begin(40) - 1, SIZE - 3),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_ranges_are_cut_from_what_is_fetched_and_what_is_held(tmp_path, order):
+    with serving(FILES) as origin, mirroring(tmp_path, origin) as mirror:
+        for first, end in RANGES[::order]:
+            status, headers, body = mirror.request(PATH, f"Range: bytes={first}-{end - 1}")
+            assert (status, body) == (206, PACK.data[first:end])
+            assert headers["content-range"] == f"bytes {first}-{end - 1}/{SIZE}"
+        assert not is_public(mirror)
+        assert origin.bytes_sent < 0.9 * SIZE
+        status, _, body = mirror.request(PATH, "Range: bytes=-100")
+        assert (status, body) == (206, PACK.data[-100:])
+
+
+def test_heads_and_conditions_are_those_of_any_file(tmp_path):
+    with serving(FILES) as origin, mirroring(tmp_path, origin) as mirror:
+        status, headers, body = mirror.request(PATH, method="HEAD")
+        assert (status, headers["content-length"], headers["etag"], body) == (200, str(SIZE), ETAG, b"")
+        assert mirror.request(PATH, f"If-None-Match: {ETAG}")[0] == 304
+        assert mirror.request(PATH, 'If-Match: "other"')[0] == 412
+        status, headers, _ = mirror.request(PATH, f"Range: bytes={SIZE}-")
+        assert (status, headers["content-range"]) == (416, f"bytes */{SIZE}")
+        status, _, body = mirror.request(PATH, "Range: bytes=8-9", 'If-Range: "other"')
+        assert (status, body) == (200, PACK.data)
+        status, _, body = mirror.request(PATH, "Range: bytes=8-9", f"If-Range: {ETAG}")
+        assert (status, body) == (206, PACK.data[8:10])
+        assert mirror.request(PATH, "Range: bytes=0-1,5-6")[2] == PACK.data
+
+
+def test_a_head_fetches_no_frames(tmp_path):
+    with serving(FILES) as origin, mirroring(tmp_path, origin) as mirror:
+        assert mirror.request(PATH, method="HEAD")[0] == 200
+        assert mirror.request(PATH, method="HEAD")[0] == 200
+        assert len(origin.packs_asked()) == 1
+
+
+def test_the_first_byte_comes_before_the_pack_zot_2416(tmp_path):
+    """zot#2416: a client got nothing before its mirror had everything."""
+    with serving(FILES, bytes_per_second=1e6) as origin, mirroring(tmp_path, origin) as mirror:
+        with socket.create_connection(mirror.address, timeout=30) as sock:
+            sock.sendall(f"GET {PATH} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            received = b""
+            while received.find(b"\r\n\r\n") < 0 or len(received.partition(b"\r\n\r\n")[2]) < 10_000:
+                received += sock.recv(1000)
+            sent = origin.bytes_sent
+            received += receive_all(sock)
+        assert parse_answer(received)[2] == PACK.data
+    assert sent < 64 * 1024 + 8 * 30_000
+
+
+def test_who_leaves_stops_nothing_and_who_comes_late_joins_zot_3359(tmp_path):
+    with serving(FILES, bytes_per_second=2e6) as origin, mirroring(tmp_path, origin) as mirror:
+        with socket.create_connection(mirror.address, timeout=30) as sock:
+            sock.sendall(f"GET {PATH} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert sock.recv(100)
+        assert mirror.get(PATH) == PACK.data
+        assert mirror.status()["cache"]["joins"] == 1
+        wait_for_public(mirror)
+    assert origin.bytes_sent < 1.06 * SIZE
+
+
+def test_a_hundred_clients_are_one_pull_distribution_3969(tmp_path):
+    """distribution#3969: N clients, N pulls."""
+    bodies = []
+    with serving(FILES, bytes_per_second=4e6) as origin, mirroring(tmp_path, origin) as mirror:
+        threads = [threading.Thread(target=lambda: bodies.append(mirror.get(PATH) == PACK.data)) for _ in range(100)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert bodies == [True] * 100
+    assert origin.bytes_sent < 1.06 * SIZE
+
+
+def test_what_is_absent_is_404_and_what_is_not_known_never_cvmfs_4270(tmp_path):
+    """cvmfs#4270: an error was taken for absence."""
+    with serving(files_of(noise_pack(2))) as empty, mirroring(tmp_path, empty) as mirror:
+        status, headers, body = mirror.request(PATH)
+        assert (status, headers["cache-control"]) == (404, "no-store")
+        assert b'"NotFound"' in body
+        empty_url = empty.url
+    with mirroring(tmp_path, empty_url) as mirror:  # nothing listens there now
+        status, headers, body = mirror.request(PATH)
+        assert (status, headers["cache-control"]) == (504, "no-store")
+        assert b"cannot be connected to" in body
+
+
+def test_wrong_bytes_are_502_and_none_of_them_passes(tmp_path):
+    with serving(FILES, mischief.of_packs(mischief.flip, first=1)) as liar, mirroring(tmp_path, liar) as mirror:
+        status, headers, body = mirror.request(PATH)
+        assert (status, headers["cache-control"]) == (502, "no-store")
+        assert b"gives wrong bytes" in body
+        assert mirror.status()["upstreams"]["sources"][0]["state"] == "wrong"
+        assert any("in quarantine" in warning for warning in mirror.status()["warnings"])
+
+
+def test_what_is_held_is_served_while_the_upstream_is_down(tmp_path):
+    with serving(FILES) as origin, mirroring(tmp_path, origin) as mirror:
+        url = origin.url
+        assert mirror.request(PATH, "Range: bytes=30008-60007")[0] == 206
+    with mirroring(tmp_path, url) as mirror:
+        status, _, body = mirror.request(PATH, "Range: bytes=30008-60007")
+        assert (status, body) == (206, PACK.data[30008:60008])
+        assert mirror.request(PATH, "Range: bytes=60008-60010")[0] == 504
+        assert mirror.request(PATH, method="HEAD")[0] == 200
+
+
+def test_an_upstream_that_fails_in_the_middle_cuts_the_body_ncps_1155(tmp_path):
+    """ncps#1155: what ended early was taken for complete."""
+
+    def fault(request):
+        late = request.path == PACK.path and request.offset > SIZE // 2 and request.status == 206
+        return (lambda handler, _: handler.header(500, {"Content-Length": 0})) if late and request.number > 3 else None
+
+    with serving(FILES, fault) as origin, mirroring(tmp_path, origin) as mirror:
+        with contextlib.suppress(ConnectionError):
+            status, headers, body = mirror.request(PATH)
+            assert status in (200, 504)
+            if status == 200:
+                assert headers["content-length"] == str(SIZE)
+                assert len(body) < SIZE
+                assert body == PACK.data[: len(body)]
+        assert not is_public(mirror)
+
+
+def test_a_damaged_partial_pack_is_not_served_and_healed(tmp_path):
+    with serving(FILES) as origin:
+        with mirroring(tmp_path, origin) as mirror:
+            mirror.request(PATH, "Range: bytes=8-300000")
+        file = tmp_path / "mirror/private/partial" / PACK.id.hex[:2] / PACK.id.hex
+        with file.open("r+b") as opened:
+            opened.seek(100_000)
+            opened.write(b"flipped")
+        with mirroring(tmp_path, origin) as mirror:
+            assert mirror.get(PATH) == PACK.data
+            wait_for_public(mirror)
+
+
+def test_a_daemon_without_upstreams_fetches_nothing(daemon):
+    assert daemon.request(PATH)[0] == 404
+    assert "cache" not in daemon.status()
