@@ -15,6 +15,7 @@ import typer
 from paccli.commands import (
     actions,
     backups,
+    checks,
     doctor,
     housekeeping,
     installed,
@@ -92,7 +93,7 @@ _register(app, sites.install, actions.validate, stores.serve)
 _register(app, installed.releases, installed.rollback, installed.remove, installed.prune, verification.verify)
 _register(app, doctor.config, doctor.doctor)
 _STORE = _group("store", "Look after a store.")
-_register(_STORE, stores.check, stores.reindex, stores.stats, backups.backup, backups.restore)
+_register(_STORE, checks.check, checks.reindex, stores.stats, backups.backup, backups.restore)
 _register(_STORE, housekeeping.drop, housekeeping.link)
 _TRUST = _group("trust", "Keys and signatures: who may publish, and what waits for whom. See docs/trust.md.")
 _register(_TRUST, trust.keygen, trust.init, signing.status, signing.verify, trust.refresh)

@@ -26,7 +26,8 @@ from pacstore.source import Condition, SourceState
 
 def fields(value: object) -> dict[str, object]:
     """The fields of a result as they appear in JSON: digests and names as text."""
-    return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}  # type: ignore[arg-type]
+    shown = (f for f in dataclasses.fields(value) if f.metadata.get("shown", True))  # type: ignore[arg-type]
+    return {f.name: _plain(getattr(value, f.name)) for f in shown}
 
 
 def _plain(value: object) -> object:

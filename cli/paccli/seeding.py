@@ -17,11 +17,16 @@ def find_seed_directories(given: list[Path] | None, settings: Settings) -> tuple
 
     Raises NotFound for one that is `given` and is none: a slip here would cost a whole download.
     """
+    return tuple(dict.fromkeys([*check_seed_directories(given), *map(Path, settings.seeds)]))
+
+
+def check_seed_directories(given: list[Path] | None) -> tuple[Path, ...]:
+    """The directories of `--seed`. Raises NotFound for one that is none."""
     for path in given or ():
         if not path.is_dir():
             hint = "name a directory with files of this or another version, or leave it out"
             raise NotFound("is no directory", place=f"--seed {printable(str(path))}", hint=hint)
-    return tuple(dict.fromkeys([*(given or ()), *map(Path, settings.seeds)]))
+    return tuple(given or ())
 
 
 def find_share(given: str | None, settings: Settings) -> Share:

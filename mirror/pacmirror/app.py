@@ -76,7 +76,8 @@ async def _require_store(app: web.Application) -> AsyncIterator[None]:
 
 
 def _make_store(config: Config) -> None:
-    Store.create(config.store, state_dir=config.state_dir).close()
+    with Store.create(config.store, state_dir=config.state_dir) as store:
+        store.remember_mirror()
 
 
 def _close(mirrors: MirrorList) -> Callable[[web.Application], AsyncIterator[None]]:

@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections.abc import Collection, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from blake3 import blake3
@@ -33,36 +33,43 @@ from pacstore.store import Store
 from pacstore.trust.repository import Catalog
 from pacstore.trust.targets import CatalogRelease
 
-BadFrames = Mapping[Digest, frozenset[int] | None]
-"""The damaged packs: the offsets of their bad frames, None where all of the pack is bad."""
-_NONE_BAD: frozenset[int] = frozenset()
+BadFrames = Mapping[Digest, Mapping[int, int] | None]
+"""The damaged packs: offsets and lengths of their bad frames, None where all of the pack is bad."""
+_NONE_BAD: Mapping[int, int] = {}
 
 
 @dataclass
 class CheckReport(Report):
     """What a check of a whole store found. `releases_dropped`: those that are rightly held no longer; they are not checked.
 
-    `links_missing`: of the releases that were checked; other TUF clients miss them, nothing of ours does.
+    `links_missing`: of the releases that were checked; other TUF clients miss them, nothing of ours does. `bad_packs` is for
+    who repairs them.
     """
 
     releases_dropped: int = 0
     links_missing: int = 0
+    bad_packs: BadFrames = field(default_factory=dict, metadata={"shown": False})
 
 
 def check(
-    store: Store, releases: list[CatalogRelease], *, progress: Progress, droppable: Collection[Release] = ()
+    store: Store,
+    releases: list[CatalogRelease],
+    *,
+    progress: Progress,
+    droppable: Collection[Release] = (),
+    packs: Collection[Digest] | None = None,
 ) -> CheckReport:
     """Read back everything that the store holds, and follow what `releases`, verified by the caller, refer to.
 
-    A release in `droppable` (see `housekeeping`) need not be held. Raises Unavailable only when the store as a whole cannot be
-    read.
+    A release in `droppable` (see `housekeeping`) need not be held. Of the packs only those in `packs` are read, if it is given.
+    Raises Unavailable only when the store as a whole cannot be read.
     """
     report = CheckReport()
     report.damage += [Damage(path, "is no object of this store; remove it") for path in store.storage.strays()]
-    packs = list(store.storage.digests(ObjectKind.PACK))
-    progress.begin("checking", total_length(store.storage, packs))
-    bad: dict[Digest, frozenset[int] | None] = {}
-    for pack in packs:
+    wanted = [pack for pack in store.storage.digests(ObjectKind.PACK) if packs is None or pack in packs]
+    progress.begin("checking", total_length(store.storage, wanted))
+    report.bad_packs = bad = dict[Digest, Mapping[int, int] | None]()
+    for pack in wanted:
         state = read_back(store.storage, pack, report, progress=progress)
         if state.table is None or state.bad_frames:
             bad[pack] = state.bad_frames if state.table is not None else None

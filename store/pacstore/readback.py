@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -42,10 +43,10 @@ class Report:
 
 @dataclass(frozen=True)
 class PackState:
-    """What was found of a pack: its table, None if that cannot be read or is another's, and the offsets of its bad frames."""
+    """What was found of a pack: its table, None if that cannot be read or is another's; offsets and lengths of its bad frames."""
 
     table: Table | None
-    bad_frames: frozenset[int] = frozenset()
+    bad_frames: Mapping[int, int] = field(default_factory=dict)
 
 
 def total_length(storage: ObjectStorage, packs: list[Digest]) -> int:
@@ -62,7 +63,7 @@ def total_length(storage: ObjectStorage, packs: list[Digest]) -> int:
 def read_back(storage: ObjectStorage, pack: Digest, report: Report, *, progress: Progress) -> PackState:
     """Read the whole pack, and record in `report` what is wrong with it."""
     place = object_path(ObjectKind.PACK, pack)
-    bad: set[int] = set()
+    bad: dict[int, int] = {}
     report.packs += 1
     try:
         with closing(storage.open(ObjectKind.PACK, pack)) as file, wrapped(place):
@@ -75,14 +76,14 @@ def read_back(storage: ObjectStorage, pack: Digest, report: Report, *, progress:
                     _check_chunks(table, frame, data, place)
                 except Corrupt as error:
                     report.add(error, place)
-                    bad.add(frame.offset)
+                    bad[frame.offset] = frame.length
                 report.frames += 1
                 report.bytes_read += frame.length
                 progress.advance(frame.length)
     except PacballError as error:
         report.add(error, place)
         return PackState(None)
-    return PackState(table, frozenset(bad))
+    return PackState(table, bad)
 
 
 def _check_chunks(table: Table, frame: Frame, data: bytes, place: str) -> None:

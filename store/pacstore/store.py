@@ -116,6 +116,16 @@ class Store:
         value = self._settings().get("keys_dir")
         return Path(str(value)) if value else None
 
+    @property
+    def is_mirror(self) -> bool:
+        """Whether it is filled from upstreams, and need not hold everything that its catalog names."""
+        return bool(self._settings().get("mirror"))
+
+    def remember_mirror(self) -> None:
+        """Remember that it is filled from upstreams."""
+        if not self.is_mirror:
+            self._set({"mirror": True})
+
     def remember_keys(self, directory: Path) -> None:
         """Remember where the catalog's keys are. The keys themselves never come into the store."""
         self._set({"keys_dir": str(directory)})

@@ -10,14 +10,10 @@ from pathlib import Path
 
 from pacstore.check import catalog_releases
 from pacstore.damage import DamagedPart
-from pacstore.directory_source import DirectorySource
-from pacstore.ledger import Ledger
-from pacstore.ledger.database import LEDGER_NAME
 from pacstore.pack import Table, read_table
 from pacstore.progress import Silent
-from pacstore.repair.giver import SourceGiver
+from pacstore.repair.givers import find_givers
 from pacstore.repair.healing import Healed, Healer
-from pacstore.repair.trees import TreeGiver
 from pacstore.repair.usage import Usage
 from pacstore.rereading import Position, Step
 from pacstore.scrub import Scrub
@@ -79,12 +75,8 @@ def frames(store: Store, path: str) -> list[tuple[int, int]]:
 def healer(store: Store, *, sources: Sequence[Path] = (), trees: Sequence[Path] = ()) -> Iterator[Healer]:
     """What heals `store` from other stores and from trees."""
     usage = Usage(store, catalog_releases(store))
-    given = [DirectorySource(path) for path in sources]
-    givers = [*(TreeGiver(path, usage.manifests) for path in trees), *map(SourceGiver, given)]
-    with (
-        closing(Ledger(store.state_dir / LEDGER_NAME)) as ledger,
-        closing(Healer(store, ledger, usage, givers=givers, sources=given, progress=Silent())) as made,
-    ):
+    givers = find_givers([], [*sources, *trees], usage)
+    with closing(Healer(store, usage, givers, progress=Silent())) as made:
         yield made
 
 

@@ -11,11 +11,10 @@ import pytest
 
 from pacstore.check import catalog_releases
 from pacstore.digest import Digest
-from pacstore.ledger import Ledger, damage, releases
+from pacstore.ledger import damage, releases
 from pacstore.ledger import packs as ledger_packs
 from pacstore.ledger.completion import complete
 from pacstore.ledger.damage import DamageState
-from pacstore.ledger.database import LEDGER_NAME
 from pacstore.ledger.packs import PackState
 from pacstore.partial import PartialPacks
 from pacstore.storage import DocumentKind, ObjectKind
@@ -47,11 +46,9 @@ def held(store):
 
 def state(store):
     """Damage in the ledger, by state, and the rows that are not repaired."""
-    ledger = Ledger(store.state_dir / LEDGER_NAME)
-    with ledger.reading() as connection:
+    with store.ledger.reading() as connection:
         totals = {state.value: total.items for state, total in damage.damage_totals(connection).items()}
         rows = damage.unrepaired(connection, limit=1000)
-    ledger.close()
     return totals, rows
 
 
@@ -187,7 +184,7 @@ def users(store, path):
 
 
 def test_complete_in_the_ledger_is_cleared_and_set_again(store, sound):
-    ledger = Ledger(store.state_dir / LEDGER_NAME)
+    ledger = store.ledger
     for entry in catalog_releases(store):
         complete(ledger, store.storage, entry, now=NOW)
     path = packs(store)[0]
@@ -204,7 +201,6 @@ def test_complete_in_the_ledger_is_cleared_and_set_again(store, sound):
     with ledger.reading() as connection:
         assert {row.state for row in releases.every(connection).values()} == {"complete"}
         assert ledger_packs.find(connection, Digest.parse(path[-64:])).state is PackState.WHOLE
-    ledger.close()
 
 
 def test_what_nobody_has_is_withdrawn_listed_and_its_good_frames_are_kept(store):

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from paccli.options import Days, Json, Progressing, ProgressMode, Quiet, StoreDir
-from paccli.output import Output, fields, reporting, size
-
-if TYPE_CHECKING:
-    from pacstore.readback import Report
+from paccli.options import Days, Json, StoreDir
+from paccli.output import fields, reporting
 
 
 def serve(
@@ -80,42 +76,6 @@ def serve(
             run(loaded, output)
 
 
-def check(
-    store: StoreDir, as_json: Json = False, quiet: Quiet = False, progress: Progressing = ProgressMode.AUTO
-) -> None:
-    """Read everything back and compare it with what it must be. Exit code 1 if something is damaged."""
-    with reporting(as_json=as_json, progress=progress) as output:
-        from paccli.progress import showing  # noqa: PLC0415
-        from pacstore.check import catalog_releases  # noqa: PLC0415
-        from pacstore.check import check as check_store  # noqa: PLC0415
-        from pacstore.housekeeping import droppable_releases, retention_rules  # noqa: PLC0415
-        from pacstore.store import Store  # noqa: PLC0415
-
-        with Store.open(store, writable=False) as opened, showing(output, quiet=quiet) as shown:
-            releases, rules = catalog_releases(opened), retention_rules(opened.storage)
-            droppable = droppable_releases(releases, rules, now=time.time(), grace_seconds=0)
-            report = check_store(opened, releases, progress=shown, droppable=droppable)
-        if report.releases_dropped:
-            output.text(f"{report.releases_dropped} releases were dropped, as they were withdrawn or have lapsed")
-        if report.links_missing:
-            output.text(f"{report.links_missing} links for other TUF clients are missing; run: pacball store link")
-        _print_report(output, report)
-
-
-def reindex(
-    store: StoreDir, as_json: Json = False, quiet: Quiet = False, progress: Progressing = ProgressMode.AUTO
-) -> None:
-    """Make the chunk index anew from the packs; damaged packs are named and left out."""
-    with reporting(as_json=as_json, progress=progress) as output:
-        from paccli.progress import showing  # noqa: PLC0415
-        from pacstore.reindex import reindex as make_index  # noqa: PLC0415
-        from pacstore.store import Store  # noqa: PLC0415
-
-        with Store.open(store, writable=True) as opened, showing(output, quiet=quiet) as shown:
-            report = make_index(opened, progress=shown)
-        _print_report(output, report)
-
-
 def stats(store: StoreDir, as_json: Json = False) -> None:
     """Show how much a store holds."""
     with reporting(as_json=as_json) as output:
@@ -127,20 +87,3 @@ def stats(store: StoreDir, as_json: Json = False) -> None:
         for key, value in fields(found).items():
             output.text(f"{key:18} {value}")
         output.result(fields(found))
-
-
-def _print_report(output: Output, report: Report) -> None:
-    from paccli.exits import DAMAGED  # noqa: PLC0415
-    from pacstore.errors import printable  # noqa: PLC0415
-
-    for damage in report.damage:
-        output.text(f"damaged: {printable(damage.place)}: {printable(damage.fault)}")
-    for release in report.releases:
-        output.text(f"damaged release: {release}")
-    read = (
-        f"{report.packs} packs, {report.frames} frames, {size(report.bytes_read)}, {report.releases_checked} releases"
-    )
-    output.text(f"{len(report.damage)} faults in {read}" if report.damage else f"all is well: {read}")
-    output.result({**fields(report), "intact": not report.damage})
-    if report.damage:
-        raise SystemExit(DAMAGED)

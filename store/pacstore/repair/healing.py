@@ -25,16 +25,14 @@ from pacstore.repair.usage import Usage
 from pacstore.storage import DocumentKind, ObjectKind, document_path
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable
 
     import sqlalchemy as sa
 
     from pacstore.digest import Digest
-    from pacstore.ledger.database import Ledger
     from pacstore.progress import Progress
     from pacstore.release import Release
-    from pacstore.repair.giver import Giver
-    from pacstore.source import Source
+    from pacstore.repair.givers import Givers
     from pacstore.store import Store
     from pacstore.trust.targets import CatalogRelease
 
@@ -62,27 +60,24 @@ class Healed:
 class Healer:
     """Heals a store. Not for several threads at once; others may work on the store and its ledger meanwhile.
 
-    `usage` knows the releases of its catalog. Documents and frames come from `sources`; frames also from other `givers`, which
-    are asked first. Releases in `droppable` need not be held and are not offered again.
+    `usage` knows the releases of its catalog. Those in `droppable` need not be held and are not offered again.
     """
 
     def __init__(
         self,
         store: Store,
-        ledger: Ledger,
         usage: Usage,
+        givers: Givers,
         *,
-        givers: Sequence[Giver],
-        sources: Sequence[Source],
         progress: Progress,
         droppable: Collection[Release] = frozenset(),
     ) -> None:
         self._store = store
-        self._ledger = ledger
+        self._ledger = store.ledger
         self._usage = usage
         self._droppable = droppable
-        self._packs = PackRepairer(store, givers, known_table=usage.table, progress=progress)
-        self._documents = DocumentRepairer(store, usage.entries, sources)
+        self._packs = PackRepairer(store, givers.frames, known_table=usage.table, progress=progress)
+        self._documents = DocumentRepairer(store, usage.entries, givers.documents)
 
     def close(self) -> None:
         """Release memory. May be repeated."""

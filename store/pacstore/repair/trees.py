@@ -43,15 +43,18 @@ Place = tuple[str, int]
 class TreeGiver:
     """The files below the directory `top`.
 
-    `manifests` gives those of releases that use a pack, with their names: then files are looked for where these have them.
-    What is not found so is searched for in all files.
+    `manifests` gives those of releases that use a pack, with their names: files are looked for where these have them. What is not
+    found so is, if `searches`, looked for in all files, which are read for that.
     """
 
-    def __init__(self, top: Path, manifests: Callable[[Digest], Iterable[tuple[str, Manifest]]]) -> None:
+    def __init__(
+        self, top: Path, manifests: Callable[[Digest], Iterable[tuple[str, Manifest]]], *, searches: bool
+    ) -> None:
         self.name = printable(str(top))
         self.faults: list[str] = []
         self._top = top
         self._manifests = manifests
+        self._searches = searches
         self._levels = _LEVELS
         self._vain = 0
 
@@ -106,7 +109,7 @@ class TreeGiver:
     def _search(self, missing: set[bytes]) -> dict[bytes, Place]:
         """Where any file has these chunks, cut as publishers cut them."""
         found: dict[bytes, Place] = {}
-        if not missing:
+        if not missing or not self._searches:
             return found
         for directory, _, names in os.walk(self._top):
             for name in names:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from pacstore.backends.directory import read_bounded
 from pacstore.damage import pack_at
 from pacstore.errors import PacballError
+from pacstore.ledger import damage, releases
+from pacstore.ledger.database import LEDGER_NAME
+from pacstore.ledger.releases import ReleaseState
 from pacstore.limits import MIB
 from pacstore.manifest import Manifest
 from pacstore.placement import Placement
@@ -95,6 +98,15 @@ class Usage:
             return packs_named(self._store, entry)
         except OSError:
             return {}
+
+
+def kept_releases(store: Store) -> frozenset[Release]:
+    """The releases that a mirror says to have whole, or had before damage was found."""
+    if not (store.state_dir / LEDGER_NAME).exists():
+        return frozenset()
+    with store.ledger.reading() as connection:
+        found = {release for release, row in releases.every(connection).items() if row.state is ReleaseState.COMPLETE}
+        return frozenset(found | set(damage.waiting(connection)))
 
 
 def _documents(entry: CatalogRelease) -> list[str]:
