@@ -79,6 +79,43 @@ class EventLimits:
 
 
 @dataclass(frozen=True)
+class CacheLimits:
+    """Bounds of what a mirror fetches of packs, and of what it keeps in memory of them.
+
+    `jobs`: ranges under way at once, of which `bulk_jobs` may be for nobody who waits at the other end of a connection;
+    `flight_bytes`: of all of them together. The first range of whoever begins to wait is one frame, each further one twice as
+    long as the one before, up to `job_bytes`. `openings`: packs at once of which the table is fetched.
+    `packs`: being filled at once; `idle_packs`: kept open while nobody wants anything of them.
+    `tail_bytes`: asked for from the end of an unknown pack: of most packs this is the whole table, which may have `table_bytes`.
+    `absent_seconds`: how long nobody asks again for a pack that is absent; `failed_seconds`: the same for all packs when no
+    upstream can be reached, doubled with each failure in a row, up to `failed_max_seconds`.
+    `remembered`: packs of which such is known. `wrong_times`: how often a frame, or table, may come wrong until that is the
+    answer. `wait_seconds`: the longest that a client waits for its next frame.
+    `memory_bytes`: of frames that cannot be written to a full or failing disk; `ahead_frames`: how many of them are fetched
+    before they are waited for; `disk_retry_seconds`: until the disk is tried again.
+    """
+
+    jobs: int = 8
+    bulk_jobs: int = 6
+    flight_bytes: int = 32 * MIB
+    job_bytes: int = 4 * MIB
+    openings: int = 8
+    packs: int = 1_024
+    idle_packs: int = 128
+    tail_bytes: int = 64 * KIB
+    table_bytes: int = 32 * MIB
+    absent_seconds: float = 3.0
+    failed_seconds: float = 1.0
+    failed_max_seconds: float = 5.0
+    remembered: int = 4_096
+    wrong_times: int = 4
+    wait_seconds: float = 120.0
+    memory_bytes: int = 64 * MIB
+    ahead_frames: int = 4
+    disk_retry_seconds: float = 5.0
+
+
+@dataclass(frozen=True)
 class ServerLimits:
     """Bounds of the daemon.
 
@@ -123,6 +160,7 @@ class ServerLimits:
     events: EventLimits = field(default_factory=EventLimits)
     replication: ReplicationLimits = field(default_factory=ReplicationLimits)
     sync: SyncLimits = field(default_factory=SyncLimits)
+    cache: CacheLimits = field(default_factory=CacheLimits)
 
 
 @dataclass(frozen=True)
@@ -222,40 +260,3 @@ def alone(connections: int) -> MirrorLimits:
 
 UPSTREAM_LIMITS = MirrorLimits(attempts=3, patience_seconds=10.0, drought_pause_seconds=0.5, connections=8)
 """For the upstreams and peers of a mirror: its own clients wait, and do not wait for long."""
-
-
-@dataclass(frozen=True)
-class CacheLimits:
-    """Bounds of what a mirror fetches of packs, and of what it keeps in memory of them.
-
-    `jobs`: ranges under way at once, of which `bulk_jobs` may be for nobody who waits at the other end of a connection;
-    `flight_bytes`: of all of them together. The first range of whoever begins to wait is one frame, each further one twice as
-    long as the one before, up to `job_bytes`. `openings`: packs at once of which the table is fetched.
-    `packs`: being filled at once; `idle_packs`: kept open while nobody wants anything of them.
-    `tail_bytes`: asked for from the end of an unknown pack: of most packs this is the whole table, which may have `table_bytes`.
-    `absent_seconds`: how long nobody asks again for a pack that is absent; `failed_seconds`: the same for all packs when no
-    upstream can be reached, doubled with each failure in a row, up to `failed_max_seconds`.
-    `remembered`: packs of which such is known. `wrong_times`: how often a frame, or table, may come wrong until that is the
-    answer. `wait_seconds`: the longest that a client waits for its next frame.
-    `memory_bytes`: of frames that cannot be written to a full or failing disk; `ahead_frames`: how many of them are fetched
-    before they are waited for; `disk_retry_seconds`: until the disk is tried again.
-    """
-
-    jobs: int = 8
-    bulk_jobs: int = 6
-    flight_bytes: int = 32 * MIB
-    job_bytes: int = 4 * MIB
-    openings: int = 8
-    packs: int = 1_024
-    idle_packs: int = 128
-    tail_bytes: int = 64 * KIB
-    table_bytes: int = 32 * MIB
-    absent_seconds: float = 3.0
-    failed_seconds: float = 1.0
-    failed_max_seconds: float = 5.0
-    remembered: int = 4_096
-    wrong_times: int = 4
-    wait_seconds: float = 120.0
-    memory_bytes: int = 64 * MIB
-    ahead_frames: int = 4
-    disk_retry_seconds: float = 5.0

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,6 +22,8 @@ from pacmirror.cache.filling import Filling
 from pacmirror.cache.health import Health
 from pacmirror.cache.opening import OpenedPack, begin, is_public, open_here
 from pacmirror.cache.passing import Passing
+from pacmirror.cache.schedule import Job, Schedule
+from pacmirror.cache.shelf import Shelf
 from pacmirror.limits import CacheLimits
 from pacmirror.service import Service
 from pacmirror.threads import start_thread
@@ -67,13 +68,10 @@ class Filler(Service):
         self._upstream = upstream
         self._passing = Passing(self.limits.memory_bytes)
         self._health = Health(self.limits, clock)
-        self._fillings: dict[Digest, Filling] = {}
-        self._idle: OrderedDict[Digest, None] = OrderedDict()
+        self._shelf = Shelf(self.limits)
+        self._schedule = Schedule(self.limits)
         self._opening: dict[Digest, asyncio.Task[Filling | None]] = {}
         self._openings = asyncio.Semaphore(self.limits.openings)
-        self._queues: dict[bool, OrderedDict[Digest, Filling]] = {True: OrderedDict(), False: OrderedDict()}
-        self._jobs = {True: 0, False: 0}
-        self._flight_bytes = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._looking: set[Digest] = set()
         self._used: dict[Digest, float] = {}
@@ -114,13 +112,11 @@ class Filler(Service):
         if found is None:
             yield None
             return
-        found.users += 1
-        self._idle.pop(pack, None)
+        self._shelf.take(found)
         try:
             yield found
         finally:
-            found.users -= 1
-            self._rest(found)
+            self._shelf.give_back(found)
 
     def want(self, filling: Filling, numbers: Iterable[int], *, urgent: bool) -> bool:
         """Let these frames come, whoever waits for them; whether others want any of them already."""
@@ -181,20 +177,15 @@ class Filler(Service):
 
     async def _acquire(self, pack: Digest) -> Filling | None:
         while True:
-            found = self._fillings.get(pack)
+            found = self._shelf.get(pack)
             if found is not None:
                 return found
             task = self._opening.get(pack)
             if task is None:
-                self._make_room()
+                self._shelf.make_room(len(self._opening))
                 task = self._opening[pack] = self._spawn(self._open(pack))
             if await asyncio.shield(task) is None:
                 return None
-
-    def _make_room(self) -> None:
-        """One more pack may be opened. Raises Unavailable if too many are in use."""
-        if len(self._fillings) + len(self._opening) >= self.limits.packs and not self._close_idle():
-            raise Unavailable("too many packs are asked for at once", hint="try again in a moment")
 
     async def _open(self, pack: Digest) -> Filling | None:
         try:
@@ -210,8 +201,7 @@ class Filler(Service):
         filling = Filling(
             pack, made.frames, made.partial, ending=made.ending, passing=self._passing, limits=self.limits
         )
-        self._fillings[pack] = filling
-        self._idle[pack] = None
+        self._shelf.put(filling)
         return filling
 
     async def _begin(self, pack: Digest) -> OpenedPack:
@@ -231,32 +221,6 @@ class Filler(Service):
             self._health.came()
             return made
 
-    def _rest(self, filling: Filling) -> None:
-        """Perhaps nobody needs it now: those that were used last stay open."""
-        if not filling.is_idle:
-            return
-        if filling.is_over or filling.partial is None:
-            self._close(filling)
-            return
-        self._idle[filling.pack] = None
-        self._idle.move_to_end(filling.pack)
-        if len(self._idle) > self.limits.idle_packs:
-            self._close_idle()
-
-    def _close_idle(self) -> bool:
-        for pack in self._idle:
-            if (filling := self._fillings[pack]).is_idle:
-                self._close(filling)
-                return True
-        return False
-
-    def _close(self, filling: Filling) -> None:
-        if self._fillings.get(filling.pack) is filling:
-            del self._fillings[filling.pack]
-            self._idle.pop(filling.pack, None)
-        if filling.partial is not None:
-            filling.partial.close()
-
     # Giving out work
 
     def _refusal(self, pack: Digest) -> PacballError | None:
@@ -268,47 +232,15 @@ class Filler(Service):
         return self._health.refusal(pack)
 
     def _begin_work(self, filling: Filling) -> None:
-        for urgent in (True, False):
-            if filling.wants(urgent=urgent):
-                self._queues[urgent].setdefault(filling.pack, filling)
+        """Let a thread look for what may be here of what is wanted, and begin all jobs for which there is room."""
+        self._schedule.add(filling)
         if filling.pack not in self._looking and filling.next_look():
             self._looking.add(filling.pack)
             self._spawn(self._look(filling))
-        self._pump()
-
-    def _pump(self) -> None:
-        """Begin all jobs for which there is room."""
-        for urgent in (True, False):
-            while self._has_room(urgent=urgent) and (found := self._next_job(urgent=urgent)) is not None:
-                filling, run = found
-                self._jobs[urgent] += 1
-                filling.under_way += 1
-                self._spawn(self._run(filling, run, urgent=urgent))
-
-    def _has_room(self, *, urgent: bool) -> bool:
-        limits = self.limits
-        if not urgent and self._jobs[False] >= limits.bulk_jobs:
-            return False
-        return sum(self._jobs.values()) < limits.jobs and self._flight_bytes < limits.flight_bytes
-
-    def _next_job(self, *, urgent: bool) -> tuple[Filling, range] | None:
-        """Something to fetch, from one pack after another. Those of which nothing is wanted leave the queue."""
-        queue = self._queues[urgent]
         most_bytes = min(self.limits.job_bytes, self._upstream.mirrors.range_bytes())
-        for _ in range(len(queue)):
-            pack, filling = queue.popitem(last=False)
-            if filling.is_over or not filling.wants(urgent=urgent):
-                continue
-            queue[pack] = filling
-            run = filling.next_run(urgent=urgent, most_bytes=most_bytes, waited_for=self._health.disk_fault is not None)
-            if run is not None:
-                self._flight_bytes += self._bytes(filling, run)
-                return filling, run
-        return None
-
-    @staticmethod
-    def _bytes(filling: Filling, run: range) -> int:
-        return filling.frames.begin(run.stop) - filling.frames.begin(run.start)
+        passing = self._health.disk_fault is not None
+        while (job := self._schedule.begin_next(most_bytes=most_bytes, waited_for=passing)) is not None:
+            self._spawn(self._do(job))
 
     # Doing it
 
@@ -324,10 +256,10 @@ class Filler(Service):
             filling.under_way -= 1
             self._looking.discard(filling.pack)
         self._settle(filling)
-        self._rest(filling)
+        self._shelf.rest(filling)
 
-    async def _run(self, filling: Filling, run: range, *, urgent: bool) -> None:
-        began = self._health.now
+    async def _do(self, job: Job) -> None:
+        filling, run, began = job.filling, job.run, self._health.now
         written_to = filling.partial if self._health.may_write() else None
         work = partial(fetch_frames, self._upstream.mirrors, filling.pack, filling.frames, run, partial=written_to)
         try:
@@ -340,13 +272,10 @@ class Filler(Service):
         else:
             self._keep(filling, fetched)
         finally:
-            self._jobs[urgent] -= 1
-            self._flight_bytes -= self._bytes(filling, run)
-            filling.under_way -= 1
-            filling.window = min(filling.window + 1, self.limits.jobs)
+            self._schedule.end(job)
         self._settle(filling)
         self._begin_work(filling)
-        self._rest(filling)
+        self._shelf.rest(filling)
 
     def _keep(self, filling: Filling, fetched: Fetched) -> None:
         self._health.came()
@@ -366,7 +295,7 @@ class Filler(Service):
 
     def _disk_works(self) -> None:
         if self._health.disk_works():
-            for filling in self._fillings.values():
+            for filling in self._shelf:
                 self._begin_work(filling)
 
     def _fetch_failed(self, filling: Filling, run: range, error: PacballError, began: float) -> None:
@@ -375,9 +304,9 @@ class Filler(Service):
         filling.fail(told, run)
         if self._health.failed(filling.pack, told, began):
             # Nothing at all comes: nobody is to wait only to hear the same later.
-            for other in list(self._fillings.values()):
+            for other in self._shelf:
                 other.fail(told)
-                self._rest(other)
+                self._shelf.rest(other)
 
     # Making packs public
 
@@ -398,10 +327,8 @@ class Filler(Service):
         finally:
             filling.under_way -= 1
             filling.is_over = True
-            if self._fillings.get(filling.pack) is filling:
-                del self._fillings[filling.pack]
-                self._idle.pop(filling.pack, None)
-            self._rest(filling)
+            self._shelf.remove(filling)
+            self._shelf.rest(filling)
 
     # As a service
 
@@ -412,28 +339,28 @@ class Filler(Service):
     def stop(self) -> None:
         """What clients wait for still comes, while the daemon drains."""
         self._health.stop()
-        self._queues[False].clear()
-        for filling in self._fillings.values():
+        self._schedule.drop_bulk()
+        for filling in self._shelf:
             filling.fail(Unavailable("the daemon stops", hint="it goes on when it runs again"), bulk=True)
 
     async def end(self) -> None:
         """Fetch nothing more, and close all files."""
         self._health.stop()
-        for filling in self._fillings.values():
+        for filling in self._shelf:
             filling.fail(Unavailable("the daemon stops", hint="try another source"))
         await start_thread(self._upstream.mirrors.close, name="pacball-close")
         if self._tasks:
             await asyncio.wait(self._tasks)
-        for filling in list(self._fillings.values()):
-            self._close(filling)
+        for filling in self._shelf:
+            self._shelf.close(filling)
 
     def status(self) -> Mapping[str, object]:
         """What is under way, and what was counted."""
         return {
             **self.figures.document(),
-            "filling": len(self._fillings) - len(self._idle),
-            "queued": len(self._queues[True]) + len(self._queues[False]),
-            "under_way": sum(self._jobs.values()),
+            "filling": self._shelf.in_use,
+            "queued": self._schedule.queued,
+            "under_way": self._schedule.under_way,
             "memory_held_bytes": self._passing.held_bytes,
             "disk": str(self._health.disk_fault or ""),
         }
@@ -441,10 +368,9 @@ class Filler(Service):
     def metrics(self) -> Iterable[Metric]:
         """The same as numbers."""
         yield from self.figures.metrics()
-        queued = len(self._queues[True]) + len(self._queues[False])
         for name, text, value in (
-            ("queued_packs", "Packs of which frames are wanted that were not asked for yet", queued),
-            ("fetches_under_way", "Ranges of packs that are being fetched", sum(self._jobs.values())),
+            ("queued_packs", "Packs of which frames are wanted that were not asked for yet", self._schedule.queued),
+            ("fetches_under_way", "Ranges of packs that are being fetched", self._schedule.under_way),
             ("disk_good", "0 while packs cannot be written to the disk, otherwise 1", self._health.disk_fault is None),
         ):
             yield GaugeMetricFamily(f"pacball_cache_{name}", text, value=float(value))
@@ -470,4 +396,5 @@ class Filler(Service):
 def make_filler(config: Config, upstream: Upstream) -> Filler:
     """The filler of a mirror's store, which need not be there yet."""
     storage = DirectoryStorage(config.public, config.store / "private" / "staging")
-    return Filler(PartialPacks(config.store / "private", storage), storage, upstream)
+    partials = PartialPacks(config.store / "private", storage)
+    return Filler(partials, storage, upstream, limits=config.limits.cache)

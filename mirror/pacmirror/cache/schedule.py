@@ -1,0 +1,97 @@
+"""Schedule: which frames are fetched next: what clients wait for before the rest, one pack after another, within bounds."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pacmirror.cache.filling import Filling
+    from pacmirror.limits import CacheLimits
+    from pacstore.digest import Digest
+
+
+@dataclass(frozen=True)
+class Job:
+    """Frames of one pack that lie one after another, `length` bytes, to be fetched at once."""
+
+    filling: Filling
+    run: range
+    urgent: bool
+
+    @property
+    def length(self) -> int:
+        frames = self.filling.frames
+        return frames.begin(self.run.stop) - frames.begin(self.run.start)
+
+
+class Schedule:
+    """The packs of which something is wanted, and the jobs under way."""
+
+    def __init__(self, limits: CacheLimits) -> None:
+        self._limits = limits
+        self._queues: dict[bool, OrderedDict[Digest, Filling]] = {True: OrderedDict(), False: OrderedDict()}
+        self._jobs = {True: 0, False: 0}
+        self._flight_bytes = 0
+
+    @property
+    def queued(self) -> int:
+        """Packs of which something is wanted that was not asked for yet, counted for clients and for the rest."""
+        return sum(len(queue) for queue in self._queues.values())
+
+    @property
+    def under_way(self) -> int:
+        """Jobs under way."""
+        return sum(self._jobs.values())
+
+    def add(self, filling: Filling) -> None:
+        """Something may be wanted of this pack."""
+        for urgent, queue in self._queues.items():
+            if filling.wants(urgent=urgent):
+                queue.setdefault(filling.pack, filling)
+
+    def drop_bulk(self) -> None:
+        """Only what clients wait for is fetched from now on."""
+        self._queues[False].clear()
+
+    def begin_next(self, *, most_bytes: int, waited_for: bool) -> Job | None:
+        """The next job, which is under way from now on; None if there is no room, or nothing to do.
+
+        `waited_for`: only of what somebody waits for at the moment.
+        """
+        for urgent in (True, False):
+            if self._has_room(urgent=urgent):
+                job = self._next(urgent=urgent, most_bytes=most_bytes, waited_for=waited_for)
+                if job is not None:
+                    self._count(job, 1)
+                    return job
+        return None
+
+    def end(self, job: Job) -> None:
+        """The job is over, whatever came of it. The pack may have one more under way at once than before."""
+        self._count(job, -1)
+        job.filling.window = min(job.filling.window + 1, self._limits.jobs)
+
+    def _count(self, job: Job, count: int) -> None:
+        self._jobs[job.urgent] += count
+        self._flight_bytes += count * job.length
+        job.filling.under_way += count
+
+    def _has_room(self, *, urgent: bool) -> bool:
+        limits = self._limits
+        if not urgent and self._jobs[False] >= limits.bulk_jobs:
+            return False
+        return self.under_way < limits.jobs and self._flight_bytes < limits.flight_bytes
+
+    def _next(self, *, urgent: bool, most_bytes: int, waited_for: bool) -> Job | None:
+        queue = self._queues[urgent]
+        for _ in range(len(queue)):
+            pack, filling = queue.popitem(last=False)
+            if filling.is_over or not filling.wants(urgent=urgent):
+                continue
+            queue[pack] = filling
+            run = filling.next_run(urgent=urgent, most_bytes=most_bytes, waited_for=waited_for)
+            if run is not None:
+                return Job(filling, run, urgent)
+        return None
