@@ -17,6 +17,8 @@ from pacmirror.replication import Replication
 from pacmirror.routes import BOOKS, CONFIG, EVENTS, FILES, FILLER, REPLICATION, SERVICES, WATCH, add_routes
 from pacmirror.service import Service, Services
 from pacmirror.sync.bookkeeping import Bookkeeping, OwnCatalog
+from pacmirror.sync.documents import SourceDocuments
+from pacmirror.sync.syncing import Syncing
 from pacmirror.upstream import USER_AGENT, Upstream
 from pacmirror.watch import Watch
 from pacstore.store import Store
@@ -44,9 +46,9 @@ def make_app(config: Config) -> web.Application:
     services: list[Service] = [app[WATCH], app[EVENTS]]
     if config.is_mirror:
         services += _mirror_services(app, config)
-    own = OwnCatalog(config, app[WATCH].catalog)
-    app[BOOKS] = Bookkeeping(config, app[REPLICATION] if config.is_mirror else own)
-    services.append(app[BOOKS])
+    else:
+        app[BOOKS] = Bookkeeping(config, OwnCatalog(config, app[WATCH].catalog))
+        services.append(app[BOOKS])
     app[SERVICES] = Services(services, drain_seconds=config.limits.drain_seconds)
     app.cleanup_ctx.append(_require_store)
     app.cleanup_ctx.append(_run_services)
@@ -64,7 +66,10 @@ def _mirror_services(app: web.Application, config: Config) -> list[Service]:
     surroundings, limits = config.upstream.surroundings, config.limits.events
     heard = app[REPLICATION].poke
     following = Following(config.upstream.urls, surroundings, heard, user_agent=USER_AGENT, limits=limits)
-    return [upstream, app[FILLER], app[REPLICATION], following]
+    books = app[BOOKS] = Bookkeeping(config, app[REPLICATION])
+    documents = SourceDocuments(upstream.mirrors, lambda: books.store.storage)
+    syncing = Syncing(config, books, app[REPLICATION], documents, app[FILLER], announce=app[EVENTS].announce_release)
+    return [upstream, app[FILLER], app[REPLICATION], following, books, syncing]
 
 
 async def _require_store(app: web.Application) -> AsyncIterator[None]:

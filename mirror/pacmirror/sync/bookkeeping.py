@@ -99,6 +99,13 @@ class Bookkeeping(Service):
         if self._tasks:
             await asyncio.wait(self._tasks)
 
+    @property
+    def store(self) -> Store:
+        """The store, to be written to. Raises Unavailable where there is no ledger, or the daemon has not started."""
+        if self.keeping is None:
+            raise Unavailable("keeps no ledger", place=str(self._config.store), hint="its store cannot be written")
+        return self.keeping.store
+
     async def settled(self) -> None:
         """Return once everything that the store said to hold is in the ledger, or was taken back."""
         await self._settled.wait()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pacmirror.service import Service
 from pacmirror.sync.bringing import Bringer
@@ -17,7 +17,7 @@ from pacmirror.threads import start_thread
 from pacstore.errors import PacballError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from prometheus_client.core import Metric
 
@@ -36,8 +36,15 @@ _THREAD = "pacball-sync"
 _NOTHING_KNOWN: tuple[int | None, tuple[Subscription, ...] | None] = (None, None)
 
 
+class Announce(Protocol):
+    """Tells who listens."""
+
+    def __call__(self, release: Release, *, complete: bool) -> None:
+        """A release is here whole from now on, or no more."""
+
+
 class Syncing(Service):
-    """The service `sync` of a mirror. `announce` is called with each release that has become complete.
+    """The service `sync` of a mirror. `announce` is told of each release that has become complete, or was dropped.
 
     For use in one event loop; it starts after `books`.
     """
@@ -50,7 +57,7 @@ class Syncing(Service):
         documents: DocumentSupply,
         packs: PackSupply,
         *,
-        announce: Callable[[Release], None] = lambda _: None,
+        announce: Announce,
         clock: Clock = time.time,
     ) -> None:
         self._limits = config.limits.sync
@@ -161,6 +168,7 @@ class Syncing(Service):
             self._known, self._roster = known, roster
             for release in roster.dropped:
                 _log.info("%s is no longer held", release)
+                self._announce(release, complete=False)
             self._cut(roster)
         self._begin(keeping, roster)
 
@@ -189,7 +197,7 @@ class Syncing(Service):
             await self._fail(keeping, release, PacballError(f"unexpectedly: {error!r}", place=str(release)))
         else:
             _log.info("%s is complete: %s bytes in its packs", release, transfer.total_bytes)
-            self._announce(release)
+            self._announce(release, complete=True)
         finally:
             del self._transfers[release], self._running[release]
             # What is due must be found out anew.
