@@ -10,11 +10,23 @@ from aiohttp import web
 from pacmirror.answers import answer_errors, set_common_headers
 from pacmirror.cache.filler import make_filler
 from pacmirror.config_rules import check_config
+from pacmirror.documents import Documents
 from pacmirror.events import Events
 from pacmirror.files import PublicFiles
 from pacmirror.following import Following
 from pacmirror.replication import Replication
-from pacmirror.routes import BOOKS, CONFIG, EVENTS, FILES, FILLER, REPLICATION, SERVICES, WATCH, add_routes
+from pacmirror.routes import (
+    BOOKS,
+    CONFIG,
+    DOCUMENTS,
+    EVENTS,
+    FILES,
+    FILLER,
+    REPLICATION,
+    SERVICES,
+    WATCH,
+    add_routes,
+)
 from pacmirror.service import Service, Services
 from pacmirror.sync.bookkeeping import Bookkeeping, OwnCatalog
 from pacmirror.sync.documents import SourceDocuments
@@ -63,13 +75,14 @@ def _mirror_services(app: web.Application, config: Config) -> list[Service]:
     app.cleanup_ctx.append(_close(upstream.mirrors))
     app[FILLER] = make_filler(config, upstream)
     app[REPLICATION] = Replication(config, app[WATCH].catalog, upstream.catalog_sources())
+    app[DOCUMENTS] = Documents(config, app[FILES], app[REPLICATION], upstream)
     surroundings, limits = config.upstream.surroundings, config.limits.events
     heard = app[REPLICATION].poke
     following = Following(config.upstream.urls, surroundings, heard, user_agent=USER_AGENT, limits=limits)
     books = app[BOOKS] = Bookkeeping(config, app[REPLICATION])
     documents = SourceDocuments(upstream.mirrors, lambda: books.store.storage)
     syncing = Syncing(config, books, app[REPLICATION], documents, app[FILLER], announce=app[EVENTS].announce_release)
-    return [upstream, app[FILLER], app[REPLICATION], following, books, syncing]
+    return [upstream, app[FILLER], app[REPLICATION], app[DOCUMENTS], following, books, syncing]
 
 
 async def _require_store(app: web.Application) -> AsyncIterator[None]:

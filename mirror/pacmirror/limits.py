@@ -116,6 +116,29 @@ class CacheLimits:
 
 
 @dataclass(frozen=True)
+class DocumentLimits:
+    """Bounds of the documents that a mirror fetches because clients ask for them.
+
+    `parallel`: at once; `flight_bytes`: of all of them together, unless one alone has more. `document_bytes`: of one, at most.
+    `waiting`: documents that are waited for. `wait_seconds`: the longest that a client waits for one. `refresh_seconds`: the
+    longest that a client waits for a look at the upstreams' catalogs, which is made for clients every `refresh_pause_seconds`.
+    `failed_seconds`: how long a failure is not tried again. `holdings_seconds`: how long an upstream's statement about a
+    release counts, of which there are at most `remembered`.
+    """
+
+    parallel: int = 4
+    flight_bytes: int = 64 * MIB
+    document_bytes: int = 1024 * MIB
+    waiting: int = 1_024
+    wait_seconds: float = 120.0
+    refresh_seconds: float = 3.0
+    refresh_pause_seconds: float = 5.0
+    failed_seconds: float = 1.0
+    holdings_seconds: float = 10.0
+    remembered: int = 4_096
+
+
+@dataclass(frozen=True)
 class ServerLimits:
     """Bounds of the daemon.
 
@@ -159,6 +182,7 @@ class ServerLimits:
     listed_roles: int = 1_000
     events: EventLimits = field(default_factory=EventLimits)
     replication: ReplicationLimits = field(default_factory=ReplicationLimits)
+    documents: DocumentLimits = field(default_factory=DocumentLimits)
     sync: SyncLimits = field(default_factory=SyncLimits)
     cache: CacheLimits = field(default_factory=CacheLimits)
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from tuf.api.metadata import Root, Timestamp
 
 from pacmirror.feed import Feed
 from pacmirror.judging import read_record
@@ -85,6 +86,16 @@ class Replication(Service):
     def releases(self) -> Mapping[Release, CatalogRelease]:
         """Every release of the catalog here, withdrawn ones too; not to be changed."""
         return self.listing.releases
+
+    def is_named(self, name: str) -> bool:
+        """Whether `name` is that of a file of the catalog here, so that it must be here too."""
+        held = self._parts.replica.held if self._parts is not None else None
+        version, _, role = name.removesuffix(".json").partition(".")
+        if held is None or not version.isdecimal():
+            return False
+        if role == Root.type:
+            return int(version) <= held.root_version
+        return role != Timestamp.type and role in held.roles and held.roles[role].version == int(version)
 
     def poke(self, name: str | None = None) -> None:
         """Look soon at the upstream of that name, or at all: there may be something new."""

@@ -14,6 +14,7 @@ from pacmirror.beginning import begin_answer
 from pacmirror.cache.answering import answer_filling
 from pacmirror.cache.filler import Filler
 from pacmirror.config import Config
+from pacmirror.documents import Documents
 from pacmirror.events import Events
 from pacmirror.files import CHANGING, OpenFile, PublicFile, PublicFiles, parse_public
 from pacmirror.judging import TIMESTAMP_PATH
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 BOOKS = web.AppKey("BOOKS", Bookkeeping)
 CONFIG = web.AppKey("CONFIG", Config)
+DOCUMENTS = web.AppKey("DOCUMENTS", Documents)
 EVENTS = web.AppKey("EVENTS", Events)
 FILES = web.AppKey("FILES", PublicFiles)
 FILLER = web.AppKey("FILLER", Filler)
@@ -127,8 +129,18 @@ async def get_openapi(_request: web.Request) -> web.Response:
 
 async def _open(app: web.Application, public: PublicFile) -> OpenFile:
     if public.path != TIMESTAMP_PATH:
-        return await asyncio.to_thread(app[FILES].open, public)
-    data = await app[WATCH].catalog.timestamp()
+        try:
+            return await asyncio.to_thread(app[FILES].open, public)
+        except NotFound:
+            if DOCUMENTS not in app:
+                raise
+            return await app[DOCUMENTS].open(public)
+    try:
+        data = await app[WATCH].catalog.timestamp()
+    except NotFound as error:
+        if DOCUMENTS in app:
+            raise app[DOCUMENTS].no_catalog() from error
+        raise
     return OpenFile(io.BytesIO(data), len(data), f'"b3-{Digest.of(data).hex}"', public)
 
 

@@ -14,7 +14,15 @@ from pacstore.errors import Corrupt
 from pacstore.manifest import Manifest
 from pacstore.placement import Placement, placement_name
 from pacstore.source import Source, blame
-from pacstore.storage import DocumentKind, DocumentStorage, ObjectKind, ObjectStorage, document_path, object_path
+from pacstore.storage import (
+    DocumentKind,
+    DocumentStorage,
+    ObjectKind,
+    ObjectStorage,
+    Storage,
+    document_path,
+    object_path,
+)
 from pacstore.trust.targets import CatalogRelease, SignedDocument
 
 FETCH_ATTEMPTS = 2
@@ -68,6 +76,17 @@ def fetch_signed(source: Source, path: str, signed: SignedDocument) -> bytes:
         if wrong[giver] >= FETCH_ATTEMPTS:
             hint = "try another source, and tell its operator"
             raise Corrupt(error.message, place=f"{giver}: {path}", hint=hint)
+
+
+def keep_document(storage: Storage, path: str, data: bytes) -> None:
+    """Store `data`, which were verified, as the object or placement at the public `path`, durably. Raises Unavailable."""
+    kind, _, name = path.partition("/")
+    if kind == DocumentKind.PLACEMENT:
+        storage.put(DocumentKind.PLACEMENT, name, data)
+        return
+    with storage.stage(ObjectKind(kind)) as staged:
+        staged.write(data)
+        staged.publish(Digest.parse(name.rpartition("/")[2]))
 
 
 def _map(file: BinaryIO, length: int) -> Bytes:

@@ -1,0 +1,41 @@
+"""Room: how much may be in memory, or under way, at once."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+class Room:
+    """Room for at most `count` things with `limit_bytes` together; one that is larger may be alone. For one event loop."""
+
+    def __init__(self, limit_bytes: int, count: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._count = count
+        self._taken_bytes = 0
+        self._taken = 0
+        self._freed = asyncio.Condition()
+
+    @asynccontextmanager
+    async def take(self, length: int) -> AsyncIterator[None]:
+        """Wait until there is room for `length` bytes; it is free again at the end of the context."""
+        async with self._freed:
+            await self._freed.wait_for(lambda: self._has_room(length))
+            self._taken += 1
+            self._taken_bytes += length
+        try:
+            yield
+        finally:
+            self._taken -= 1
+            self._taken_bytes -= length
+            async with self._freed:
+                self._freed.notify_all()
+
+    def _has_room(self, length: int) -> bool:
+        if not self._taken:
+            return True
+        return self._taken < self._count and self._taken_bytes + length <= self._limit_bytes
