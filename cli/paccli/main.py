@@ -24,6 +24,7 @@ from paccli.commands import (
     signing,
     sites,
     stores,
+    tokens,
     trust,
     verification,
 )
@@ -100,3 +101,5 @@ _register(_TRUST, trust.keygen, trust.init, signing.status, signing.verify, trus
 _TRUST.command("add-line")(trust.add_line)
 _register(_TRUST, signing.sign, signing.export, signing.submit, trust.drop)
 _register(_TRUST, trust.rotate, trust.revoke, trust.republish, lines.retain)
+_TOKEN = _group("token", "Tokens that a daemon wants to see, where [access] says so.")
+_register(_TOKEN, tokens.create, tokens.list_tokens, tokens.revoke)

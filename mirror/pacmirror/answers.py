@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from pacmirror.request_keys import REQUEST_ID, REQUEST_ID_HEADER, choose_request_id, request_id
 from pacmirror.verdict import NotReached
 from pacstore.errors import Corrupt, NotFound, PacballError, Refused, TooLarge, Unavailable, Untrusted
+from pacstore.limits import KIB
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -25,6 +27,7 @@ STATUS: tuple[tuple[type[PacballError], int], ...] = (
 )
 """The first kind that fits decides."""
 
+IGNORED_BODY_BYTES = 64 * KIB
 _RETRY_SECONDS = "5"
 _log = logging.getLogger(__name__)
 
@@ -37,8 +40,8 @@ def status_of(error: PacballError) -> int:
 def error_answer(
     status: int, kind: str, message: str, *, hint: str = "", headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    """An error as every route gives it: JSON with `error`, `message` and `hint`; never cached."""
-    body = {"error": kind, "message": message, "hint": hint}
+    """An error as every route gives it: JSON with `error`, `message`, `hint` and the request's id; never cached."""
+    body = {"error": kind, "message": message, "hint": hint, "request_id": request_id.get()}
     return web.json_response(body, status=status, headers={**(headers or {}), "Cache-Control": "no-store"})
 
 
@@ -63,7 +66,32 @@ async def answer_errors(
         return error_answer(500, "PacballError", "the server failed unexpectedly", hint="its log says more")
 
 
-async def set_common_headers(_request: web.Request, response: web.StreamResponse) -> None:
+@web.middleware
+async def identify(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Give `request` an id, for all that is logged and answered from here on. Each request has a task of its own."""
+    request[REQUEST_ID] = choose_request_id(request.headers.getall(REQUEST_ID_HEADER, []))
+    request_id.set(request[REQUEST_ID])
+    return await handler(request)
+
+
+@web.middleware
+async def refuse_bodies(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """No route takes a body; a small one is read and ignored, as HTTP allows, any other refused."""
+    if request.body_exists and (request.content_length is None or request.content_length > IGNORED_BODY_BYTES):
+        hint = "ask without a body"
+        answer = error_answer(413, "TooLarge", f"a body of more than {IGNORED_BODY_BYTES} bytes", hint=hint)
+        answer.force_close()
+        return answer
+    return await handler(request)
+
+
+async def set_common_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Headers that every answer has; aiohttp would tell its own and Python's version."""
+    if REQUEST_ID in request:
+        response.headers[REQUEST_ID_HEADER] = request[REQUEST_ID]
     response.headers["Server"] = "pacball"
     response.headers["X-Content-Type-Options"] = "nosniff"

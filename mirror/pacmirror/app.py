@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from pacmirror.answers import answer_errors, set_common_headers
+from pacmirror.access import AccessControl, forbid_shared_caches, require_access
+from pacmirror.answers import answer_errors, identify, refuse_bodies, set_common_headers
 from pacmirror.cache.filler import make_filler
 from pacmirror.config_rules import check_config
 from pacmirror.documents import Documents
@@ -24,6 +25,7 @@ from pacmirror.routes import (
     FILLER,
     REPLICATION,
     SERVICES,
+    TRAFFIC,
     WATCH,
     add_routes,
 )
@@ -31,6 +33,7 @@ from pacmirror.service import Service, Services
 from pacmirror.sync.bookkeeping import Bookkeeping, OwnCatalog
 from pacmirror.sync.documents import SourceDocuments
 from pacmirror.sync.syncing import Syncing
+from pacmirror.traffic import Traffic
 from pacmirror.upstream import USER_AGENT, Upstream
 from pacmirror.watch import Watch
 from pacstore.store import Store
@@ -48,14 +51,18 @@ def make_app(config: Config) -> web.Application:
     Raises Refused for half a configuration.
     """
     check_config(config)
-    app = web.Application(middlewares=[answer_errors])
+    access = AccessControl(config)
+    app = web.Application(middlewares=[identify, answer_errors, refuse_bodies, require_access(access)])
     app[CONFIG] = config
     app[FILES] = PublicFiles(config)
+    app[TRAFFIC] = Traffic()
     app.on_response_prepare.append(set_common_headers)
+    if config.access.read == "token":
+        app.on_response_prepare.append(forbid_shared_caches)
     app[WATCH] = Watch(config, app[FILES])
     # They start in this order, after the store was looked at, and end in the opposite one.
     app[EVENTS] = Events(app[WATCH].catalog, config.limits.events)
-    services: list[Service] = [app[WATCH], app[EVENTS]]
+    services: list[Service] = [app[TRAFFIC], access, app[WATCH], app[EVENTS]]
     if config.is_mirror:
         services += _mirror_services(app, config)
     else:

@@ -14,6 +14,7 @@ from yarl import URL
 from pacmirror.base_url import is_loopback
 from pacmirror.config import Config, format_address
 from pacmirror.tls import make_context
+from pacmirror.token_file import read_tokens
 from pacmirror.tokens import covers, read_token
 from pacstore.backends.directory import read_bounded
 from pacstore.errors import Refused
@@ -38,6 +39,8 @@ def check_files(config: Config) -> None:
         make_context(upstream.ca_file)
     for seed in upstream.seeds:
         _check_seed(seed)
+    if config.access.token_file is not None:
+        read_tokens(config.access.token_file)
     if config.trusted_root is not None:
         read_bounded(config.trusted_root, _ROOT_BYTES)
 

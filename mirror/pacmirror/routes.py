@@ -24,6 +24,7 @@ from pacmirror.service import Services
 from pacmirror.status import METRICS_TYPE, encode_metrics, status_document
 from pacmirror.sync.bookkeeping import Bookkeeping
 from pacmirror.sync.paging import Page
+from pacmirror.traffic import Traffic
 from pacmirror.watch import Watch
 from pacstore.digest import Digest
 from pacstore.errors import NotFound, PacballError, Unavailable
@@ -41,6 +42,7 @@ FILES = web.AppKey("FILES", PublicFiles)
 FILLER = web.AppKey("FILLER", Filler)
 REPLICATION = web.AppKey("REPLICATION", Replication)
 SERVICES = web.AppKey("SERVICES", Services)
+TRAFFIC = web.AppKey("TRAFFIC", Traffic)
 WATCH = web.AppKey("WATCH", Watch)
 _NEVER_KEPT = {"Cache-Control": "no-store"}
 

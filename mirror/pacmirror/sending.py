@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from aiohttp import web
 
+from pacmirror.request_keys import add_sent
 from pacstore.errors import PacballError
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ async def send_bytes(request: web.Request, file: BinaryIO, offset: int, end: int
         count = min(limits.write_bytes, end - offset)
         async with asyncio.timeout(limits.write_seconds):
             sent = await loop.sendfile(request.transport, file, offset, count)
+        add_sent(request, sent)
         if sent != count:
             raise EOFError("the file became shorter while it was sent")
         offset += count

@@ -1,7 +1,7 @@
 """Runs the daemon: listens, guards its connections, and stops cleanly.
 
 What aiohttp leaves open is closed here: its keep-alive timer, which since 3.14 also ends half-sent headers, gets a sensible
-time; connections are counted; and the kernel drops peers that acknowledge nothing (TCP_USER_TIMEOUT).
+time; connections are counted (`listener`); and the kernel drops peers that acknowledge nothing (TCP_USER_TIMEOUT).
 """
 
 from __future__ import annotations
@@ -18,6 +18,11 @@ from aiohttp import web
 
 from pacmirror.app import make_app
 from pacmirror.config import format_address
+from pacmirror.listener import Gate
+from pacmirror.logs import configure_logs
+from pacmirror.routes import SERVICES, TRAFFIC
+from pacmirror.supervisor import Supervisor
+from pacmirror.traffic import make_request_log
 from pacstore.errors import PacballError, Refused, Unavailable
 
 if TYPE_CHECKING:
@@ -28,10 +33,6 @@ if TYPE_CHECKING:
 
 _LATE_SECONDS = 0.05
 _LATE_LOOKS = 3
-_BUSY = (
-    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nCache-Control: no-store\r\n"
-    b"Content-Length: 0\r\nConnection: close\r\n\r\n"
-)
 
 
 def serve(config: Config, *, ready: Callable[[str], None]) -> None:
@@ -40,20 +41,33 @@ def serve(config: Config, *, ready: Callable[[str], None]) -> None:
     `ready` is called with the base URL, real port included, once connections are accepted. Runs in the main thread.
     Raises Refused or Unavailable, as `run`.
     """
+    configure_logs(config.log)
     asyncio.run(_run_until_signal(config, ready))
 
 
-async def run(config: Config, *, ready: Callable[[str], None], stop: asyncio.Event) -> None:
+async def run(
+    config: Config, *, ready: Callable[[str], None], stop: asyncio.Event, supervisor: Supervisor | None = None
+) -> None:
     """Serve until `stop` is set; at most `drain_seconds` later every connection is closed.
 
     Raises Refused if the address cannot be listened on, Unavailable if it is in use, or what `make_app` raises.
     """
-    with contextlib.closing(listen(config)) as sock:
+    supervisor = supervisor or Supervisor({})
+    with contextlib.closing(supervisor.take_socket() or listen(config)) as sock:
         _allow_descriptors(config.limits)
-        async with _running(config, sock):
+        _drop_stuck_peers(sock, config.limits)
+        async with _running(config, sock) as app, supervisor.watching(lambda: _describe(app)):
             host, port = sock.getsockname()[:2]
             ready(f"http://{format_address(host, port)}")
+            supervisor.tell(READY="1", STATUS=_describe(app))
             await stop.wait()
+            supervisor.tell(STOPPING="1", STATUS="ending what is in progress")
+
+
+def _describe(app: web.Application) -> str:
+    """One line for `systemctl status`."""
+    warnings = len(app[SERVICES].warnings())
+    return f"{app[TRAFFIC].open_connections} connections, {warnings} warnings"
 
 
 async def _run_until_signal(config: Config, ready: Callable[[str], None]) -> None:
@@ -65,14 +79,15 @@ async def _run_until_signal(config: Config, ready: Callable[[str], None]) -> Non
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop_once)
-    await run(config, ready=ready, stop=stop)
+    await run(config, ready=ready, stop=stop, supervisor=Supervisor())
 
 
 @contextlib.asynccontextmanager
-async def _running(config: Config, sock: socket.socket) -> AsyncIterator[None]:
-    limits = config.limits
+async def _running(config: Config, sock: socket.socket) -> AsyncIterator[web.Application]:
+    limits, app = config.limits, make_app(config)
     runner = web.AppRunner(
-        make_app(config),
+        app,
+        access_log_class=make_request_log(config, app[TRAFFIC]),
         keepalive_timeout=limits.header_seconds,
         lingering_time=limits.body_seconds,
         max_line_size=limits.header_line_bytes,
@@ -83,10 +98,10 @@ async def _running(config: Config, sock: socket.socket) -> AsyncIterator[None]:
     try:
         await runner.setup()
         connections = _server(runner)
-        factory = _guard(connections, limits)
+        factory = Gate(config, app[TRAFFIC], connections).make_protocol
         server = await asyncio.get_running_loop().create_server(factory, sock=sock, backlog=limits.backlog)
         try:
-            yield
+            yield app
         finally:
             server.close()
             await runner.cleanup()
@@ -108,22 +123,6 @@ def _server(runner: web.AppRunner) -> web.Server:
     return runner.server
 
 
-def _guard(server: web.Server, limits: ServerLimits) -> Callable[[], asyncio.BaseProtocol]:
-    """Makes the protocol of each new connection: aiohttp's, or beyond the limit one that says so and closes."""
-
-    def make_protocol() -> asyncio.BaseProtocol:
-        return server() if len(server.connections) < limits.connections else _Busy()
-
-    return make_protocol
-
-
-class _Busy(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.WriteTransport):
-            transport.write(_BUSY)
-        transport.close()
-
-
 def listen(config: Config) -> socket.socket:
     """A listening socket for the configured address. Raises Refused or Unavailable, which say what is wrong with it."""
     address = format_address(config.host, config.port)
@@ -131,10 +130,13 @@ def listen(config: Config) -> socket.socket:
         sock = _bind(config)
     except OSError as error:
         raise _explain(error, address) from error
+    return sock
+
+
+def _drop_stuck_peers(sock: socket.socket, limits: ServerLimits) -> None:
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         # Accepted sockets inherit it; it also ends peers that never read what is left in a closed socket's buffer.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(config.limits.write_seconds * 1000))
-    return sock
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(limits.write_seconds * 1000))
 
 
 def _bind(config: Config) -> socket.socket:

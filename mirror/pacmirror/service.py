@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
 
 from prometheus_client.core import Metric
 
@@ -18,24 +18,24 @@ _log = logging.getLogger(__name__)
 _LEAST_END_SECONDS = 1.0
 
 
-class Service(Protocol):
+class Service(ABC):
     """What a part of the daemon offers; whoever inherits this needs to write only what it does differently.
 
     Everything is called in the daemon's event loop. `name` is that of the section of /v1/status.
     """
 
     @property
+    @abstractmethod
     def name(self) -> str:
         """One word, the same for ever: programs read it."""
-        ...
 
-    async def start(self) -> None:
+    async def start(self) -> None:  # noqa: B027 - most need nothing of this
         """Begin. Raises a PacballError if it cannot: then the daemon does not start."""
 
-    def stop(self) -> None:
+    def stop(self) -> None:  # noqa: B027
         """Begin nothing new from now on. May be called more than once, and without a start."""
 
-    async def end(self) -> None:
+    async def end(self) -> None:  # noqa: B027
         """Return when nothing is going on any more. It is cancelled when the drain time is over: then end at once."""
 
     def status(self) -> Mapping[str, object]:

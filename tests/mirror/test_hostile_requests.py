@@ -85,6 +85,27 @@ def test_an_unfinished_body_is_not_waited_for(store):
         assert time.monotonic() - began < 60
 
 
+@pytest.mark.parametrize(
+    "header", [b"Content-Length: 65537", b"Content-Length: 99999999999", b"Transfer-Encoding: chunked"]
+)
+def test_a_body_that_nobody_asked_for_is_refused_and_not_read(store, header):
+    with running(store, FAST) as daemon:
+        began = time.monotonic()
+        answer = daemon.exchange(GET + header + b"\r\n\r\n5\r\nabcde\r\n", timeout=30)
+        assert parse_answer(answer)[0] == 413
+        assert answer.count(b"HTTP/1.1") == 1
+        assert time.monotonic() - began < 60
+
+
+def test_connections_are_counted_off_again(store):
+    with running(store, FAST) as daemon:
+        for _ in range(3):
+            assert b" 400 " in daemon.exchange(b"junk\r\n\r\n")
+        deadline = time.monotonic() + 20
+        while daemon.status()["requests"]["connections"] != 1:
+            assert time.monotonic() < deadline
+
+
 def test_a_reader_that_stops_is_cut_off(store):
     (store / f"public/packs/ab/{PACK_ID}").write_bytes(bytes(32 << 20))
     with running(store, FAST) as daemon, socket.socket() as sock:

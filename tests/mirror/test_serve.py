@@ -25,8 +25,8 @@ from tests.mirror.daemons import PACK_ID, receive_all, running
 
 PROGRAM = """
 import sys; from pathlib import Path
-from pacmirror.config import Config; from pacmirror.serve import serve
-serve(Config(Path(sys.argv[1]), port=0), ready=lambda url: print(url, flush=True))
+from pacmirror.config import Config, LogConfig; from pacmirror.serve import serve
+serve(Config(Path(sys.argv[1]), port=0, log=LogConfig(level="warning")), ready=lambda url: print(url, flush=True))
 print("stopped")
 """
 

@@ -35,6 +35,7 @@ def test_every_kind_has_its_headers(daemon, path, etag_id, content_type, immutab
     stored = (daemon.store / "public" / path[1:]).read_bytes()
     assert (status, body) == (200, stored if method == "GET" else b"")
     assert headers.pop("date")
+    assert headers.pop("x-request-id")
     assert headers == {
         "etag": f'"b3-{etag_id or blake3(stored).hexdigest()}"',
         "cache-control": IMMUTABLE if immutable else "max-age=61, no-transform",
@@ -152,7 +153,8 @@ def test_conditions(daemon, header, status):
 def test_any_other_path_does_not_exist(daemon, path):
     status, headers, body = daemon.request(path)
     assert (status, headers["cache-control"]) == (404, "no-store")
-    assert set(json.loads(body)) == {"error", "message", "hint"}
+    assert set(json.loads(body)) == {"error", "message", "hint", "request_id"}
+    assert json.loads(body)["request_id"] == headers["x-request-id"]
     assert json.loads(body)["error"] == "NotFound"
     assert "etag" not in headers
 

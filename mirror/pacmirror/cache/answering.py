@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, BinaryIO
 
 from pacmirror.beginning import begin_answer
+from pacmirror.request_keys import SERVED, add_sent
 from pacmirror.sending import cutting, send_bytes
 from pacmirror.verdict import NotReached
 
@@ -68,6 +69,7 @@ class _Sender:
     async def send(self, offset: int, end: int) -> None:
         """Send the bytes from `offset` to `end` of the pack as they come."""
         filling, most = self._filling, self._limits.write_bytes
+        self._request[SERVED] = "partial"
         with self._open() as file:
             while offset < end:
                 if file is not None and (until := filling.on_disk_until(offset, min(end, offset + most))) > offset:
@@ -77,9 +79,11 @@ class _Sender:
                 elif piece := filling.bytes_in_memory(offset, end):
                     async with asyncio.timeout(self._limits.write_seconds):
                         await self._response.write(piece)
+                    add_sent(self._request, len(piece))
                     self._filler.figures.memory_bytes += len(piece)
                     offset += len(piece)
                 else:
+                    self._request[SERVED] = "fetched"
                     await _wait(self._filler, filling, filling.frames.covering(offset, 1)[0])
 
     def _open(self) -> AbstractContextManager[BinaryIO | None]:
