@@ -12,12 +12,14 @@ import errno
 import resource
 import signal
 import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from pacmirror.app import make_app
 from pacmirror.config import format_address
+from pacmirror.config_rules import check_config
 from pacmirror.listener import Gate
 from pacmirror.logs import configure_logs
 from pacmirror.routes import SERVICES, TRAFFIC
@@ -54,6 +56,8 @@ async def run(
     """
     supervisor = supervisor or Supervisor({})
     with contextlib.closing(supervisor.take_socket() or listen(config)) as sock:
+        # What may be said of tokens depends on who can connect, also to a socket that was handed over.
+        check_config(replace(config, host=sock.getsockname()[0]))
         _allow_descriptors(config.limits)
         _drop_stuck_peers(sock, config.limits)
         async with _running(config, sock) as app, supervisor.watching(lambda: _describe(app)):

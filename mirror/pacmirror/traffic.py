@@ -102,7 +102,7 @@ def make_request_log(config: Config, traffic: Traffic) -> type[AbstractAccessLog
 
     class RequestLog(AbstractAccessLogger):
         def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
-            served = request.get(SERVED, "disk")
+            served = request.get(SERVED, "held")
             kind = _kind(request.path)
             sent_bytes = _sent_bytes(request, response)
             traffic.count(kind, response.status, served=served, sent_bytes=sent_bytes, seconds=time)
@@ -128,7 +128,7 @@ def _sent_bytes(request: web.BaseRequest, response: web.StreamResponse) -> int:
 def _log_request(
     request: web.BaseRequest, response: web.StreamResponse, *, client: str, sent_bytes: int, seconds: float
 ) -> None:
-    served = request.get(SERVED, "disk")
+    served = request.get(SERVED, "held")
     fields = {
         "request_id": request.get(REQUEST_ID, ""),
         "client": client,

@@ -101,7 +101,7 @@ def test_each_request_is_a_line_that_programs_can_read(store):
         "path": PACK_PATH,
         "status": 206,
         "bytes": 1000,
-        "served": "disk",
+        "served": "held",
         "range": "bytes=0-999",
     }
     assert (second["status"], second["path"]) == (404, "/no%0athing")
@@ -127,7 +127,7 @@ def test_what_clients_get_is_counted(store):
         metrics, status = daemon.metrics(), daemon.status()["requests"]
     assert metrics['pacball_requests_total{kind="packs",status="2xx"}'] == 2
     assert metrics['pacball_requests_total{kind="other",status="4xx"}'] == 2
-    assert metrics['pacball_sent_bytes_total{kind="packs",served="disk"}'] == len(PACK) + 1000
+    assert metrics['pacball_sent_bytes_total{kind="packs",served="held"}'] == len(PACK) + 1000
     assert metrics["pacball_request_seconds_count"] == metrics['pacball_request_seconds_bucket{le="+Inf"}'] == 4
     assert metrics["pacball_connections"] == 1
     assert (status["answered"], status["failed"], status["connections"]) == (5, 0, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -10,6 +11,8 @@ import sys
 
 import pytest
 
+from pacmirror.config import AccessConfig, Config
+from pacmirror.serve import run
 from pacmirror.supervisor import Supervisor
 from pacstore.errors import Refused
 from tests.mirror.daemons import Daemon
@@ -84,6 +87,16 @@ def test_the_socket_that_it_hands_over_is_served(store, notified):
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=20)
         assert process.returncode == 0
+
+
+def test_a_socket_for_other_machines_wants_tls_for_tokens(store):
+    class Handing(Supervisor):
+        def take_socket(self):
+            return socket.create_server(("0.0.0.0", 0))
+
+    access = AccessConfig(read="token", token_file=store / "tokens")
+    with pytest.raises(Refused, match="plain http to"):
+        asyncio.run(run(Config(store, access=access), ready=print, stop=asyncio.Event(), supervisor=Handing({})))
 
 
 def test_what_is_meant_for_another_process_is_left_alone():

@@ -25,6 +25,8 @@ want ssh-keygen openssh-client
 want openssl openssl
 want tinyproxy tinyproxy
 want squid squid
+want systemd-analyze systemd
+want promtool prometheus
 [ -x /usr/lib/openssh/sftp-server ] || missing="$missing openssh-sftp-server"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" -ne 0 ]; then
