@@ -10,6 +10,7 @@ from aiohttp import web
 from pacmirror.access import AccessControl, forbid_shared_caches, require_access
 from pacmirror.answers import answer_errors, identify, refuse_bodies, set_common_headers
 from pacmirror.cache.filler import make_filler
+from pacmirror.cache.recording import Recording
 from pacmirror.config_rules import check_config
 from pacmirror.documents import Documents
 from pacmirror.events import Events
@@ -89,7 +90,8 @@ def _mirror_services(app: web.Application, config: Config) -> list[Service]:
     books = app[BOOKS] = Bookkeeping(config, app[REPLICATION])
     documents = SourceDocuments(upstream.mirrors, lambda: books.store.storage)
     syncing = Syncing(config, books, app[REPLICATION], documents, app[FILLER], announce=app[EVENTS].announce_release)
-    return [upstream, app[FILLER], app[REPLICATION], app[DOCUMENTS], following, books, syncing]
+    recording = Recording(books, app[FILLER])
+    return [upstream, app[FILLER], app[REPLICATION], app[DOCUMENTS], following, books, recording, syncing]
 
 
 async def _require_store(app: web.Application) -> AsyncIterator[None]:

@@ -91,6 +91,7 @@ class CacheLimits:
     upstream can be reached, doubled with each failure in a row, up to `failed_max_seconds`.
     `remembered`: packs of which such is known. `wrong_times`: how often a frame, or table, may come wrong until that is the
     answer. `wait_seconds`: the longest that a client waits for its next frame.
+    `record_seconds`: between two entries in the ledger of what is here.
     `memory_bytes`: of frames that cannot be written to a full or failing disk; `ahead_frames`: how many of them are fetched
     before they are waited for; `disk_retry_seconds`: until the disk is tried again.
     """
@@ -110,6 +111,7 @@ class CacheLimits:
     remembered: int = 4_096
     wrong_times: int = 4
     wait_seconds: float = 120.0
+    record_seconds: float = 2.0
     memory_bytes: int = 64 * MIB
     ahead_frames: int = 4
     disk_retry_seconds: float = 5.0
@@ -282,5 +284,7 @@ def alone(connections: int) -> MirrorLimits:
     )
 
 
-UPSTREAM_LIMITS = MirrorLimits(attempts=3, patience_seconds=10.0, drought_pause_seconds=0.5, connections=8)
+UPSTREAM_LIMITS = MirrorLimits(
+    attempts=3, patience_seconds=10.0, drought_pause_seconds=0.5, flight_bytes=32 * MIB, connections=8
+)
 """For the upstreams and peers of a mirror: its own clients wait, and do not wait for long."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from prometheus_client.core import GaugeMetricFamily
 
+from pacmirror.cache.changes import Changes
 from pacmirror.cache.fetching import Fetched, fetch_frames
 from pacmirror.cache.figures import Figures
 from pacmirror.cache.filling import Filling
@@ -63,7 +64,8 @@ class Filler(Service):
         """`storage` has the public packs, beside the partial ones."""
         self.limits = limits or CacheLimits()
         self.figures = Figures()
-        self._partials = partials
+        self.changes = Changes()
+        self.partials = partials
         self._storage = storage
         self._upstream = upstream
         self._passing = Passing(self.limits.memory_bytes)
@@ -74,7 +76,6 @@ class Filler(Service):
         self._openings = asyncio.Semaphore(self.limits.openings)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._looking: set[Digest] = set()
-        self._used: dict[Digest, float] = {}
         self._wall_clock = wall_clock
 
     @property
@@ -128,21 +129,16 @@ class Filler(Service):
 
     def ask(self, filling: Filling, frames: range) -> None:
         """A client wants these frames, now."""
-        self._used[filling.pack] = self._wall_clock()
+        self.changes.used[filling.pack] = self._wall_clock()
         if all(filling.is_on_disk(number) for number in frames):
             self.figures.hits += 1
             return
         self.figures.misses += 1
         self.figures.joins += self.want(filling, frames, urgent=True)
 
-    def take_used(self) -> dict[Digest, float]:
-        """Which packs were asked for since this was called last, and when, in seconds since 1970."""
-        used, self._used = self._used, {}
-        return used
-
     def sent_public(self, pack: Digest, count_bytes: int | None) -> None:
         """A client was answered with so much of a pack that is public."""
-        self._used[pack] = self._wall_clock()
+        self.changes.used[pack] = self._wall_clock()
         self.figures.hits += 1
         self.figures.disk_bytes += count_bytes or 0
 
@@ -191,7 +187,7 @@ class Filler(Service):
         try:
             if await start_thread(lambda: is_public(self._storage, pack), name="pacball-open"):
                 return None
-            made = await start_thread(lambda: open_here(self._partials, pack), name="pacball-open")
+            made = await start_thread(lambda: open_here(self.partials, pack), name="pacball-open")
             if made is None:
                 made = await self._begin(pack)
         finally:
@@ -209,7 +205,7 @@ class Filler(Service):
             if (refusal := self._refusal(pack)) is not None:
                 raise refusal
             began = self._health.now
-            work = partial(begin, self._partials, self._upstream.mirrors, pack, self.limits)
+            work = partial(begin, self.partials, self._upstream.mirrors, pack, self.limits)
             try:
                 made = await start_thread(work, name="pacball-open")
             except PacballError as error:
@@ -283,6 +279,7 @@ class Filler(Service):
         if fetched.disk_error is not None:
             self._health.disk_failed(fetched.disk_error)
         elif fetched.written:
+            self.changes.begun[filling.pack] = filling.frames.pack_length
             self._disk_works()
         for number, data in fetched.passed.items():
             self._passing.put(filling.pack, number, data)
@@ -320,6 +317,8 @@ class Filler(Service):
             if filling.partial is not None:
                 await start_thread(filling.partial.publish, name="pacball-publish")
             self.figures.packs_completed += 1
+            self.changes.completed.add(filling.pack)
+            self.changes.begun.pop(filling.pack, None)
         except PacballError as error:
             _log.warning("a pack could not be kept: %s", error)
             self._health.disk_failed(error)
@@ -334,7 +333,7 @@ class Filler(Service):
 
     async def start(self) -> None:
         """Tidy up what a killed daemon left."""
-        await asyncio.to_thread(self._partials.tidy)
+        await asyncio.to_thread(self.partials.tidy)
 
     def stop(self) -> None:
         """What clients wait for still comes, while the daemon drains."""
