@@ -49,7 +49,8 @@ _NEVER_KEPT = {"Cache-Control": "no-store"}
 
 async def get_public(request: web.Request) -> web.StreamResponse:
     """A public file of the store, whole or one range of it. The undecoded path counts: each file has one URL."""
-    return await _answer_public(request, parse_public(request.rel_url.raw_path.removeprefix("/")))
+    public = parse_public(request.rel_url.raw_path.removeprefix("/"))
+    return await _answer(request, await _open(request.app, public))
 
 
 async def get_pack(request: web.Request) -> web.StreamResponse:
@@ -57,11 +58,11 @@ async def get_pack(request: web.Request) -> web.StreamResponse:
     public = parse_public(request.rel_url.raw_path.removeprefix("/"))
     filler = request.app.get(FILLER)
     if filler is None:
-        return await _answer_public(request, public)
+        return await _answer(request, await _open_here(request.app, public))
     pack = Digest.parse(public.etag_id)
     while True:
         with contextlib.suppress(NotFound):
-            response = await _answer_public(request, public)
+            response = await _answer(request, await _open_here(request.app, public))
             filler.sent_public(pack, response.content_length if request.method == "GET" else 0)
             return response
         async with filler.filling(pack) as filling:
@@ -69,10 +70,9 @@ async def get_pack(request: web.Request) -> web.StreamResponse:
                 return await answer_filling(request, public, filler, filling, limits=request.app[CONFIG].limits)
 
 
-async def _answer_public(request: web.Request, public: PublicFile) -> web.StreamResponse:
-    opened = await _open(request.app, public)
+async def _answer(request: web.Request, opened: OpenFile) -> web.StreamResponse:
     with opened.file:
-        answer, response = begin_answer(request, public, size=opened.size, etag=opened.etag)
+        answer, response = begin_answer(request, opened.public, size=opened.size, etag=opened.etag)
         if answer.has_body:
             limits = request.app[CONFIG].limits
             await send_part(request, response, opened.file, offset=answer.offset, length=answer.length, limits=limits)
@@ -132,7 +132,7 @@ async def get_openapi(_request: web.Request) -> web.Response:
 async def _open(app: web.Application, public: PublicFile) -> OpenFile:
     if public.path != TIMESTAMP_PATH:
         try:
-            return await asyncio.to_thread(app[FILES].open, public)
+            return await _open_here(app, public)
         except NotFound:
             if DOCUMENTS not in app:
                 raise
@@ -144,6 +144,10 @@ async def _open(app: web.Application, public: PublicFile) -> OpenFile:
             raise app[DOCUMENTS].no_catalog() from error
         raise
     return OpenFile(io.BytesIO(data), len(data), f'"b3-{Digest.of(data).hex}"', public)
+
+
+async def _open_here(app: web.Application, public: PublicFile) -> OpenFile:
+    return await asyncio.to_thread(app[FILES].open, public)
 
 
 _OPENAPI = resources.files("pacmirror").joinpath("openapi.json").read_bytes()

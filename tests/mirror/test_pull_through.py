@@ -9,6 +9,10 @@ import threading
 import pytest
 
 from pacmirror.config import UpstreamConfig
+from pacmirror.limits import CacheLimits, ServerLimits
+from pacstore.ledger import packs
+from pacstore.ledger.packs import PackState
+from pacstore.store import Store
 from tests.mirror import mischief
 from tests.mirror.daemons import parse_answer, receive_all, running
 from tests.mirror.mirrors import files_of
@@ -204,3 +208,35 @@ def test_a_damaged_partial_pack_is_not_served_and_healed(tmp_path):
 def test_a_daemon_without_upstreams_fetches_nothing(daemon):
     assert daemon.request(PATH)[0] == 404
     assert "cache" not in daemon.status()
+
+
+def test_the_ledger_learns_what_is_here_and_when_it_was_used(tmp_path):
+    small = noise_pack(3, 100_000, seed="small")
+    limits = ServerLimits(cache=CacheLimits(record_seconds=0.05))
+    with serving(files_of(PACK, small)) as origin, mirroring(tmp_path, origin, limits=limits) as mirror:
+        mirror.get(f"/{small.path}")
+        mirror.request(PATH, "Range: bytes=100000-200000")
+        with Store.open(mirror.store, writable=True) as store:
+            whole = wait_for_row(store, small, PackState.WHOLE)
+            part = wait_for_row(store, PACK, PackState.PARTIAL)
+            assert (whole.length, whole.held_bytes) == (len(small.data), len(small.data))
+            assert part.length == SIZE
+            assert 100_000 < part.held_bytes < 0.7 * SIZE
+            mirror.get(f"/{small.path}")
+            while row(store, small).last_used <= whole.last_used:
+                threading.Event().wait(0.02)
+            mirror.get(PATH)
+            wait_for_row(store, PACK, PackState.WHOLE)
+
+
+def row(store, pack):
+    with store.ledger.reading() as connection:
+        return packs.find(connection, pack.id)
+
+
+def wait_for_row(store, pack, state):
+    while True:
+        found = row(store, pack)
+        if found is not None and found.state is state:
+            return found
+        threading.Event().wait(0.02)
