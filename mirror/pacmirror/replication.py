@@ -20,6 +20,7 @@ from pacmirror.judging import read_record
 from pacmirror.service import Service
 from pacmirror.threads import start_thread
 from pacstore.backends.directory import read_bounded
+from pacstore.durable import wrapped
 from pacstore.errors import PacballError, Unavailable
 from pacstore.store import Store
 from pacstore.trust.listing import Listing, list_releases
@@ -308,6 +309,9 @@ class _Parts:
         return listing, self.replica.root_fingerprint()
 
     def tidy(self) -> None:
-        """Remove superseded files."""
+        """Remove superseded files, and what killed daemons left."""
+        now = time.time()
+        with wrapped(self.store.staging):
+            self.store.drop_stale_staging(now)
         if self.replica.held is not None:
-            self._superseded.sweep(self.replica.named(), now=time.time())
+            self._superseded.sweep(self.replica.named(), now=now)
