@@ -54,6 +54,7 @@ class Site:
             "XDG_CONFIG_HOME": str(home / "config"),
             "PACBALL_SYSTEM_CONFIG_DIR": str(home / "etc"),
             "XDG_STATE_HOME": str(home / "state"),
+            "PACBALL_SERVE_LOG_LEVEL": "warning",  # what daemons print then is wrong, or at least strange
         }
 
     def start(self, *words: object, before: Sequence[object] = ()) -> subprocess.Popen:
