@@ -74,16 +74,16 @@ def _texts(found: Found) -> tuple[str, ...]:
     return tuple(text(one) for one in found.items())
 
 
-def _hours(found: Found, *, least: int) -> tuple[RateHours, ...]:
+def _hours(found: Found) -> tuple[RateHours, ...]:
     spans = []
     for hours, value in found.pairs():
         begin, end = parse_hours(hours, place=f"{found.place}: {found.key}")
-        spans.append(RateHours(begin, end, _rate_or_all(value, least=least)))
+        spans.append(RateHours(begin, end, 0 if value.value == "0" else _rate_or_all(value)))
     return tuple(spans)
 
 
-def _rate_or_all(found: Found, *, least: int) -> int | None:
-    return None if found.value == "unlimited" else rate(found, least=least)
+def _rate_or_all(found: Found) -> int | None:
+    return None if found.value == "unlimited" else rate(found)
 
 
 def _tokens(found: Found) -> Mapping[str, Path]:
@@ -170,7 +170,7 @@ KEYS = (
     Key("upstream.peers", "upstream.peers", _urls),
     Key("upstream.seeds", "upstream.seeds", _files),
     Key("upstream.rate", "upstream.rate_bytes_per_second", rate),
-    Key("upstream.hours", "upstream.hours", partial(_hours, least=1024)),
+    Key("upstream.hours", "upstream.hours", _hours),
     Key("upstream.ca_file", "upstream.ca_file", _file),
     Key("upstream.proxy.http", "upstream.proxies.http", proxy, ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")),
     Key(
@@ -186,8 +186,8 @@ KEYS = (
     Key("sync.poll", "sync.poll_seconds", partial(_span, least=1)),
     Key("sync.grace", "sync.grace_seconds", _span),
     Key("scrub.enabled", "scrub.enabled", truth),
-    Key("scrub.rate", "scrub.rate_bytes_per_second", partial(_rate_or_all, least=1024)),
-    Key("scrub.hours", "scrub.hours", partial(_hours, least=0)),
+    Key("scrub.rate", "scrub.rate_bytes_per_second", _rate_or_all),
+    Key("scrub.hours", "scrub.hours", _hours),
     Key("log.style", "log.style", one_of("text", "json")),
     Key("log.level", "log.level", one_of("debug", "info", "warning", "error")),
     Key("log.requests", "log.requests", truth),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from pacstore.amounts import LEAST_BYTES_PER_SECOND, parse_rate
+from pacstore.amounts import parse_rate
 from pacstore.durable import wrapped
 from pacstore.errors import NotFound, Refused, printable
 
@@ -150,9 +150,9 @@ def proxy(found: Found) -> str | None:
     return None if found.value == "" and found.directory is None else text(found)
 
 
-def rate(found: Found, *, least: int = LEAST_BYTES_PER_SECOND) -> int:
+def rate(found: Found) -> int:
     """Bytes a second, such as "20M"."""
-    return parse_rate(text(found), place=f"{found.place}: {found.key}", least=least)
+    return parse_rate(text(found), place=f"{found.place}: {found.key}")
 
 
 def whole_number(least: int, most: int) -> Parser[int]:

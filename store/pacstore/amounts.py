@@ -14,11 +14,11 @@ _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 LEAST_BYTES_PER_SECOND = 1024
 
 
-def parse_rate(text: str, *, place: str, least: int = LEAST_BYTES_PER_SECOND) -> int:
-    """Bytes a second, for example of 20M, 1.5 MB/s, 800KiB. Raises Refused for anything else, and for less than `least`."""
+def parse_rate(text: str, *, place: str) -> int:
+    """Bytes a second, for example of 20M, 1.5 MB/s, 800KiB. Raises Refused for anything else, and for less than 1024."""
     count = _count(text.removesuffix("/s") if text.endswith("B/s") else text)
-    if count is None or count < least:
-        hint = f"write for example 20M for 20,000,000 bytes a second; at least {least}"
+    if count is None or count < LEAST_BYTES_PER_SECOND:
+        hint = f"write for example 20M for 20,000,000 bytes a second; at least {LEAST_BYTES_PER_SECOND}"
         raise Refused(f"{printable(text[:40])} is no rate", place=place, hint=hint)
     return count
 

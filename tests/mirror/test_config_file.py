@@ -150,7 +150,7 @@ def test_every_key_has_a_variable_of_its_own():
         ("[upstream]\nrate = 5", "upstream.rate must be a text"),
         ("[upstream]\nrate = '20 apples'", "upstream.rate: 20 apples is no rate"),
         ("[upstream.hours]\n'8-18' = '5M'", "upstream.hours.*no hours of the day.*08:00-18:00"),
-        ("[upstream.hours]\n'08:00-18:00' = '0'", "is no rate"),
+        ("[upstream.hours]\n'08:00-18:00' = '100'", "is no rate"),
         ("[upstream]\nhours = ['08:00-18:00']", r"upstream.hours must be a section"),
         ("[sync]\npoll = '0'", "sync.poll must be a time span of at least 1s, not '0'"),
         ("[sync]\ngrace = '7 days'", "sync.grace: 7 days is no time span"),
