@@ -16,6 +16,7 @@ from paccli.commands import (
     actions,
     backups,
     checks,
+    collecting,
     doctor,
     housekeeping,
     installed,
@@ -96,6 +97,7 @@ _register(app, doctor.config, doctor.doctor)
 _STORE = _group("store", "Look after a store.")
 _register(_STORE, checks.check, checks.reindex, stores.stats, backups.backup, backups.restore)
 _register(_STORE, housekeeping.drop, housekeeping.link)
+_register(_STORE, collecting.gc, collecting.pin, collecting.unpin, collecting.pins)
 _TRUST = _group("trust", "Keys and signatures: who may publish, and what waits for whom. See docs/trust.md.")
 _register(_TRUST, trust.keygen, trust.init, signing.status, signing.verify, trust.refresh)
 _TRUST.command("add-line")(trust.add_line)

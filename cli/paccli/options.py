@@ -118,12 +118,15 @@ class TrustOptions:
 
     def as_of_seconds(self) -> float | None:
         """`as_of` in seconds since 1970, UTC; a day alone means its beginning. Raises Refused if it is no time."""
-        if self.as_of is None:
-            return None
-        from pacstore.trust.clock import parse_date  # noqa: PLC0415 - most commands need nothing of it
+        return None if self.as_of is None else moment(self.as_of, place="--as-of")
 
-        try:
-            return parse_date(self.as_of if "T" in self.as_of else f"{self.as_of}T00:00:00Z")
-        except ValueError as error:
-            hint = "write YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ, in UTC"
-            raise Refused(f"{printable(self.as_of)} is not a time", place="--as-of", hint=hint) from error
+
+def moment(text: str, *, place: str) -> float:
+    """The time written as YYYY-MM-DD (its beginning) or YYYY-MM-DDTHH:MM:SSZ, in seconds since 1970, UTC. Raises Refused."""
+    from pacstore.trust.clock import parse_date  # noqa: PLC0415 - most commands need nothing of it
+
+    try:
+        return parse_date(text if "T" in text else f"{text}T00:00:00Z")
+    except ValueError as error:
+        hint = "write YYYY-MM-DD or YYYY-MM-DDTHH:MM:SSZ, in UTC"
+        raise Refused(f"{printable(text)} is not a time", place=place, hint=hint) from error

@@ -10,7 +10,7 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,21 +22,26 @@ _FRESH = ".new"
 
 
 @contextmanager
-def locked(path: Path, *, shared: bool, wait_seconds: float, busy: str) -> Iterator[None]:
+def locked(
+    path: Path, *, shared: bool, wait_seconds: float, busy: str, pause: Callable[[float], None] = time.sleep
+) -> Iterator[None]:
     """Hold the lock on the file `path`, alone or with others who share it.
 
-    Raises Unavailable, with the sentence `busy`, if others hold it for longer than `wait_seconds`.
+    Raises Unavailable, with the sentence `busy`, if others hold it for longer than `wait_seconds`; `pause` is what is done
+    for so many seconds between two looks.
     """
     with wrapped(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        _lock(descriptor, path, shared=shared, wait_seconds=wait_seconds, busy=busy)
+        _lock(descriptor, path, shared=shared, wait_seconds=wait_seconds, busy=busy, pause=pause)
         yield
     finally:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, path: Path, *, shared: bool, wait_seconds: float, busy: str) -> None:
+def _lock(
+    descriptor: int, path: Path, *, shared: bool, wait_seconds: float, busy: str, pause: Callable[[float], None]
+) -> None:
     deadline = time.monotonic() + wait_seconds
     while True:
         try:
@@ -44,7 +49,7 @@ def _lock(descriptor: int, path: Path, *, shared: bool, wait_seconds: float, bus
         except BlockingIOError:
             if time.monotonic() > deadline:
                 raise Unavailable(busy, place=str(path), hint="try again later") from None
-            time.sleep(_POLL_S)
+            pause(_POLL_S)
 
 
 class Leases:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +29,7 @@ _SETTINGS_BYTES = 64 * 1024
 _STALE_STAGING_S = 24 * 3600.0
 _LOCK_WAIT_S = 120.0
 _SWEEP_WAIT_S = 60.0
+_SWEEP_LOCK = "sweep.lock"
 
 
 _MAY_BE_THERE = ("public", "private", "lost+found")
@@ -43,6 +46,8 @@ class Store:
         self.staging = self.private / "staging"
         self.writable = writable
         self.storage = DirectoryStorage(self.public, self.staging)
+        self.pause: Callable[[float], None] = time.sleep
+        """What is done for so many seconds between two looks at a lock that others hold."""
 
     @classmethod
     def create(cls, path: Path, *, state_dir: Path | None = None) -> Store:
@@ -102,6 +107,13 @@ class Store:
 
         with wrapped(self.state_dir):
             return Ledger(self.state_dir / LEDGER_NAME, read_only=not self.writable)
+
+    @property
+    def has_ledger(self) -> bool:
+        """Whether there is a ledger; whoever may write makes one by looking at `ledger`."""
+        from pacstore.ledger.database import LEDGER_NAME  # noqa: PLC0415 - as above
+
+        return (self.state_dir / LEDGER_NAME).exists()
 
     @cached_property
     def state_dir(self) -> Path:
@@ -179,12 +191,7 @@ class Store:
 
     def catalog_lock(self) -> AbstractContextManager[None]:
         """One publisher at a time may change the catalog. Raises Unavailable if that takes too long."""
-        return locked(
-            self.state_dir / "catalog.lock",
-            shared=False,
-            wait_seconds=_LOCK_WAIT_S,
-            busy="another publisher holds the catalog",
-        )
+        return self._locked("catalog.lock", _LOCK_WAIT_S, busy="another publisher holds the catalog")
 
     def lease(self) -> AbstractContextManager[str]:
         """Inside, no pack is deleted whose chunks the index found since it began. For who will refer to what is found."""
@@ -200,19 +207,20 @@ class Store:
 
         Any number may be inside at once. Raises Unavailable if a collection takes too long.
         """
-        return locked(self._sweep_lock, shared=True, wait_seconds=_LOCK_WAIT_S, busy="a collection is deleting files")
+        return self._locked(_SWEEP_LOCK, _LOCK_WAIT_S, shared=True, busy="a collection is deleting files")
 
     def sweeping(self) -> AbstractContextManager[None]:
         """Inside, nobody is in `unswept`: for looking whether something is referred to, and deleting it; seconds.
 
         Raises Unavailable if somebody is there for too long.
         """
-        busy = "publishers are committing all the time"
-        return locked(self._sweep_lock, shared=False, wait_seconds=_SWEEP_WAIT_S, busy=busy)
+        return self._locked(_SWEEP_LOCK, _SWEEP_WAIT_S, busy="publishers are committing all the time")
 
-    @property
-    def _sweep_lock(self) -> Path:
-        return self.state_dir / "sweep.lock"
+    def _locked(
+        self, name: str, wait_seconds: float, *, busy: str, shared: bool = False
+    ) -> AbstractContextManager[None]:
+        path = self.state_dir / name
+        return locked(path, shared=shared, wait_seconds=wait_seconds, busy=busy, pause=self.pause)
 
     def _make(self, state_dir: Path | None) -> None:
         with wrapped(self.path):

@@ -25,7 +25,7 @@ from pacstore.links import links_of
 from pacstore.placement import packs_of, placement_name
 from pacstore.release import Release
 from pacstore.storage import DocumentKind, ObjectKind, document_path, object_path
-from pacstore.trust.chain import load_head
+from pacstore.trust.chain import load_head, newest_timestamp
 from pacstore.trust.metadata import TIMESTAMP_NAME
 from pacstore.trust.repository import Catalog
 from pacstore.trust.served import RECORD_BYTES, RECORD_NAME, decode_record
@@ -84,7 +84,7 @@ class PackSet:
 class References:
     """What is referred to. `packs`; `paths` of everything else, below the docroot; `unreadable`: why packs cannot be judged.
 
-    `releases`: how many are kept; `dropped`: how many of the catalog are not, as they were withdrawn or have lapsed, and are
+    `releases`: how many are kept; `dropped`: those of the catalog that are not, as they were withdrawn or have lapsed, and are
     not offered any more.
     """
 
@@ -92,7 +92,7 @@ class References:
     paths: set[str] = field(default_factory=set)
     unreadable: dict[str, PacballError] = field(default_factory=dict)
     releases: int = 0
-    dropped: int = 0
+    dropped: set[Release] = field(default_factory=set)
 
     def has(self, path: str) -> bool:
         """Whether the object, document or link at `path` is referred to. Packs that cannot be judged are."""
@@ -107,22 +107,37 @@ class ReferenceReader:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._read: set[Digest] = set()
+        self._seen: object = None
         self.found = References()
 
     def read(self, *, now: float, pinned: Iterable[str] = ()) -> References:
         """Add what is referred to now. `pinned`: releases and packs, as their names, that stay whatever else is said.
 
-        Raises NotFound where there is no catalog, Corrupt, NewerFormat or Unavailable where one cannot be read: nothing can be
-        said then.
+        While neither catalog, waiting changes, holdings nor pins have changed, this is done at once. Raises NotFound where there
+        is no catalog, Corrupt, NewerFormat or Unavailable where one cannot be read: nothing can be said then.
         """
+        storage, pins = self._store.storage, frozenset(pinned)
+        # Looked at before they are read: what changes in between is read again.
+        held = frozenset(storage.names(DocumentKind.HOLDINGS))
+        seen = (newest_timestamp(storage), self._changes(), held, pins)
+        if seen != self._seen:
+            self._read_all(held, pins, now)
+            self._seen = seen
+        return self.found
+
+    def _changes(self) -> list[str]:
+        with suppress(NotFound):
+            return list(self._store.drafts.names(DocumentKind.CATALOG))
+        return []
+
+    def _read_all(self, held: frozenset[str], pins: frozenset[str], now: float) -> None:
         head = load_head(self._store.storage)
         releases = [entry for project in head.projects() for entry in head.releases(project)]
         waiting = Catalog.open(self._store.storage, self._store.drafts).waiting_releases()
-        held = frozenset(self._store.storage.names(DocumentKind.HOLDINGS))
-        pins = frozenset(pinned)
         kept = list(self._kept(releases, held | pins, now))
         self.found.unreadable.clear()
-        self.found.releases, self.found.dropped = len(kept), len(releases) - len(kept)
+        self.found.releases = len(kept)
+        self.found.dropped = {entry.release for entry in releases} - {entry.release for entry in kept}
         self._add_catalog(head)
         for entry in [*kept, *waiting]:
             self._add_release(entry)
@@ -132,7 +147,6 @@ class ReferenceReader:
         for name in pins:
             with suppress(Refused):
                 self.found.packs.add_one(Digest.parse(name))
-        return self.found
 
     def _kept(self, releases: list[CatalogRelease], named: Collection[str], now: float) -> Iterator[CatalogRelease]:
         """All releases but those that may be held no longer, and are not."""
