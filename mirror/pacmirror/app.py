@@ -32,7 +32,6 @@ from pacmirror.routes import (
 )
 from pacmirror.service import Service, Services
 from pacmirror.sync.bookkeeping import Bookkeeping, OwnCatalog
-from pacmirror.sync.documents import SourceDocuments
 from pacmirror.sync.syncing import Syncing
 from pacmirror.traffic import Traffic
 from pacmirror.upstream import USER_AGENT, Upstream
@@ -88,8 +87,9 @@ def _mirror_services(app: web.Application, config: Config) -> list[Service]:
     heard = app[REPLICATION].poke
     following = Following(config.upstream.urls, surroundings, heard, user_agent=USER_AGENT, limits=limits)
     books = app[BOOKS] = Bookkeeping(config, app[REPLICATION])
-    documents = SourceDocuments(upstream.mirrors, lambda: books.store.storage)
-    syncing = Syncing(config, books, app[REPLICATION], documents, app[FILLER], announce=app[EVENTS].announce_release)
+    syncing = Syncing(
+        config, books, app[REPLICATION], app[DOCUMENTS], app[FILLER], announce=app[EVENTS].announce_release
+    )
     recording = Recording(books, app[FILLER])
     return [upstream, app[FILLER], app[REPLICATION], app[DOCUMENTS], following, books, recording, syncing]
 

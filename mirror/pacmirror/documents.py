@@ -9,31 +9,30 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
-from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from pacmirror.files import OpenFile, parse_public
+from pacmirror.flights import Flights
 from pacmirror.room import Room
 from pacmirror.service import Service
+from pacmirror.statements import PREFIX as HOLDINGS
+from pacmirror.statements import Statements
 from pacmirror.threads import start_thread
-from pacmirror.verdict import NotReached, as_gateway
+from pacmirror.verdict import NotReached
 from pacstore.digest import Digest
-from pacstore.documents import fetch_signed, keep_document
-from pacstore.errors import Corrupt, NotFound, PacballError, Unavailable
-from pacstore.holding import holdings_of
-from pacstore.holdings import Holdings
-from pacstore.limits import LIMITS
-from pacstore.release import Release
-from pacstore.source import blame
+from pacstore.documents import fetch_signed, is_document_here, keep_document
+from pacstore.errors import NotFound, PacballError, Unavailable
+from pacstore.links import links_of
 from pacstore.storage import DocumentKind, TargetLink
 from pacstore.store import Store
+from pacstore.trust.listing import Named
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Iterable, Sequence
 
     from prometheus_client.core import Metric
 
@@ -41,34 +40,28 @@ if TYPE_CHECKING:
     from pacmirror.files import PublicFile, PublicFiles
     from pacmirror.replication import Replication
     from pacmirror.upstream import Upstream
-    from pacstore.source import Source
-    from pacstore.trust.listing import Named
+    from pacstore.trust.targets import CatalogRelease
 
-_HOLDINGS = f"{DocumentKind.HOLDINGS.value}/"
 _PLACEMENTS = f"{DocumentKind.PLACEMENT.value}/"
 _CATALOG = f"{DocumentKind.CATALOG.value}/"
 _ABSENT = "ask another source"
-_HOLDINGS_ATTEMPTS = 2
-T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
 class Documents(Service):
-    """The service `documents` of a mirror. For use in one event loop."""
+    """The service `documents` of a mirror, and a `pacmirror.sync.supplies.DocumentSupply`. For use in one event loop."""
 
     def __init__(self, config: Config, files: PublicFiles, replication: Replication, upstream: Upstream) -> None:
+        limits = self._limits = config.limits.documents
         self._config = config
         self._files = files
         self._replication = replication
         self._upstream = upstream
-        self._limits = config.limits.documents
-        self._room = Room(self._limits.flight_bytes, self._limits.parallel)
-        self._flights: dict[str, asyncio.Task[bytes | None]] = {}
-        self._failed: OrderedDict[str, tuple[float, PacballError]] = OrderedDict()
-        self._said: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
+        self._room = Room(limits.flight_bytes, limits.parallel)
+        self._flights: Flights[bytes | None] = Flights(limits)
+        self._statements = Statements(upstream.mirrors, replication.releases, self._refresh, limits)
         self._refreshed_at = float("-inf")
-        self._stopping = False
-        self._fetched = self._fetched_bytes = self._joined = self._failures = 0
+        self._fetched = self._fetched_bytes = 0
         self._disk_error = ""
 
     # What others use
@@ -76,24 +69,29 @@ class Documents(Service):
     async def open(self, public: PublicFile) -> OpenFile:
         """The public file, which is not here, once it is. Raises NotFound if it is definitely absent, NotReached, Corrupt."""
         path = public.path
+        await self._known()
         if path.startswith(_CATALOG):
             return await self._restored(public)
-        if path.startswith(_HOLDINGS):
-            return _in_memory(await self._holdings(path), public)
+        if path.startswith(HOLDINGS):
+            self._refuse_by_hour(path)
+            return _in_memory(await self._statements.get(path), public)
         named = await self._named(path)
-        data = await self._shared(named.path, lambda: self._fly(named))
+        data = await self._bring(named, is_trusted=True)
         if data is not None:
             return _in_memory(data, public)
         return await start_thread(lambda: self._open_kept(public, named), name="pacball-open")
 
-    async def fetch(self, path: str) -> None:
-        """Return when the document at the public `path`, which the catalog names, is here, durably.
+    async def fetch(self, entry: CatalogRelease) -> None:
+        """Return when all documents of the release are here, with their links: verified, durable, public.
 
-        Raises NotFound if the catalog, or all upstreams, do not have it; NotReached; Corrupt; Unavailable if it cannot be kept.
+        What is here already is read and compared first. Raises NotFound if all upstreams say that one is absent, NotReached,
+        Corrupt, or Unavailable if it cannot be kept.
         """
-        named = await self._named(path)
-        if await self._shared(named.path, lambda: self._fly(named)) is not None:
-            raise Unavailable(f"could not be kept: {self._disk_error}", place=path)
+        links = links_of(entry)
+        for link, signed in zip(links, entry.documents(), strict=True):
+            if await self._bring(Named(link.file, signed), is_trusted=False) is not None:
+                raise Unavailable(f"could not be kept: {self._disk_error}", place=link.file)
+        await start_thread(lambda: self._link(links), name="pacball-link")
 
     def no_catalog(self) -> PacballError:
         """What to tell those who ask before there is any catalog."""
@@ -106,49 +104,46 @@ class Documents(Service):
         """The section of /v1/status."""
         return "documents"
 
-    async def start(self) -> None:
-        """Nothing is begun before somebody asks."""
-
     def stop(self) -> None:
         """Fetch nothing new."""
-        self._stopping = True
-        for flight in self._flights.values():
-            flight.cancel()
+        self._flights.stop()
+        self._statements.flights.stop()
 
     async def end(self) -> None:
-        """Wait until nobody waits any more. What a thread still does may be interrupted anywhere."""
-        self.stop()
-        if self._flights:
-            await asyncio.wait(set(self._flights.values()))
+        """Wait until nobody waits any more."""
+        await self._flights.end()
+        await self._statements.flights.end()
 
     def status(self) -> dict[str, object]:
         """What came, and what is on its way."""
         return {
             "fetched": self._fetched,
             "fetched_bytes": self._fetched_bytes,
-            "joined": self._joined,
-            "failures": self._failures,
+            "joined": self._flights.joined,
+            "failures": self._flights.failures,
             "fetching": len(self._flights),
         }
 
     def metrics(self) -> Iterable[Metric]:
         """The same as numbers."""
+        flights = self._flights
         yield CounterMetricFamily("pacball_documents_fetched", "Documents that came from upstreams", self._fetched)
         yield CounterMetricFamily("pacball_documents_fetched_bytes", "Their bytes", self._fetched_bytes)
-        yield CounterMetricFamily("pacball_documents_joined", "Requests that waited for another's fetch", self._joined)
-        yield CounterMetricFamily("pacball_documents_failures", "Documents that did not come", self._failures)
-        yield GaugeMetricFamily("pacball_documents_fetching", "Documents on their way now", len(self._flights))
+        yield CounterMetricFamily(
+            "pacball_documents_joined", "Requests that waited for another's fetch", flights.joined
+        )
+        yield CounterMetricFamily("pacball_documents_failures", "Documents that did not come", flights.failures)
+        yield GaugeMetricFamily("pacball_documents_fetching", "Documents on their way now", len(flights))
 
     def warnings(self) -> Iterable[str]:
         """That what comes cannot be kept."""
         if self._disk_error:
             yield f"documents are passed on, but cannot be kept: {self._disk_error}"
 
-    # What is absent, and what it must be
+    # What the catalog says
 
     async def _named(self, path: str) -> Named:
         """What the document at `path` must be. Raises NotFound if the catalog does not name it; nobody is asked then."""
-        await self._known()
         listing = self._replication.listing
         named = listing.named(path)
         if named is None and path.startswith(_PLACEMENTS) and _number(path) > (listing.newest_placement(path) or 0):
@@ -160,7 +155,7 @@ class Documents(Service):
         return named
 
     async def _known(self) -> None:
-        """Wait a moment for what is here at all, after a start. Raises NotReached."""
+        """Wait, after a start, until it is known what is here at all. Raises NotReached if there is no catalog."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._limits.wait_seconds):
                 await self._replication.loaded()
@@ -179,9 +174,7 @@ class Documents(Service):
 
     async def _restored(self, public: PublicFile) -> OpenFile:
         """A file of the catalog that is named and yet gone, after it was fetched anew."""
-        name = public.path.removeprefix(_CATALOG)
-        await self._known()
-        if not self._replication.is_named(name):
+        if not self._replication.is_named(public.path.removeprefix(_CATALOG)):
             raise NotFound("is not here", place=public.path, hint=_ABSENT)
         await self._refresh(whole=True)
         try:
@@ -189,94 +182,30 @@ class Documents(Service):
         except NotFound as error:
             raise NotReached("is gone, and did not come again yet", place=public.path, hint=_ABSENT) from error
 
-    async def _holdings(self, path: str) -> bytes:
-        """What an upstream says of holding a release, if that is what the catalog has of it."""
-        await self._known()
-        release = Release.parse(path.removeprefix(_HOLDINGS))
-        for attempt in range(_HOLDINGS_ATTEMPTS):
-            entry = self._replication.releases().get(release)
-            if entry is None:
-                raise NotFound("is not here, and the catalog does not name it", place=path, hint=_ABSENT)
-            wanted = holdings_of(entry)
-            found = Holdings.parse(await self._shared(path, lambda: self._ask(path)) or b"", place=path)
-            if found == wanted:
-                return wanted.encode()
-            if attempt == 0 and found.placement_number > wanted.placement_number:
-                await self._refresh()
-        message = f"an upstream has it with placement {found.placement_number}, and the catalog names another one"
-        raise NotReached(message, place=path, hint="try again later, or another source")
-
-    async def _ask(self, path: str) -> bytes:
-        now = asyncio.get_running_loop().time
-        said = self._said.get(path)
-        if said is not None and now() < said[0]:
-            return said[1]
-        data = await self._work(path, lambda: _read_holdings(self._upstream.mirrors, path))
-        _remember(self._said, path, (now() + self._limits.holdings_seconds, data), self._limits.remembered)
-        return data
-
     # Fetching
 
-    async def _shared(self, path: str, fetch: Callable[[], Coroutine[None, None, bytes | None]]) -> bytes | None:
-        """What `fetch` gives, which runs once for all who want the same at the same time."""
-        flight = self._flights.get(path)
-        if flight is None:
-            self._refuse(path)
-            flight = self._flights[path] = asyncio.create_task(fetch())
-            flight.add_done_callback(lambda done: self._landed(path, done))
-        else:
-            self._joined += 1
-        try:
-            async with asyncio.timeout(self._limits.wait_seconds):
-                # Who leaves does not stop it: others wait, or come back.
-                return await asyncio.shield(flight)
-        except TimeoutError as error:
-            raise NotReached("takes too long to come", place=path, hint="try again later") from error
-        except asyncio.CancelledError:
-            if flight.cancelled():
-                raise NotReached("the daemon stops", place=path, hint=_ABSENT) from None
-            raise
+    async def _bring(self, named: Named, *, is_trusted: bool) -> bytes | None:
+        """Let the document be here; its bytes only if it cannot be kept. `is_trusted`: if it is there, it is right."""
+        key = named.path if is_trusted else f"{named.path} compared"
+        return await self._flights.share(key, lambda: self._fly(key, named, is_trusted=is_trusted))
 
-    def _refuse(self, path: str) -> None:
-        """Raise why nothing is to be asked of the upstreams now."""
-        failed = self._failed.get(path)
-        if failed is not None and asyncio.get_running_loop().time() < failed[0]:
-            raise failed[1]
+    async def _fly(self, key: str, named: Named, *, is_trusted: bool) -> bytes | None:
+        if named.signed.length > self._limits.document_bytes:
+            raise NotReached("is too large to be fetched", place=named.path, hint=_ABSENT)
+        async with self._room.take(named.signed.length):
+            return await self._flights.work(key, lambda: self._fetch_kept(named, is_trusted=is_trusted))
+
+    def _refuse_by_hour(self, path: str) -> None:
         if self._upstream.is_closed:
             raise NotReached("nothing may be fetched from the upstreams at this hour", place=path, hint="try later")
-        if self._stopping or len(self._flights) >= self._limits.waiting:
-            why = "the daemon stops" if self._stopping else "too much is fetched already"
-            raise NotReached(why, place=path, hint="try again later, or another source")
-
-    async def _fly(self, named: Named) -> bytes | None:
-        """Let the document be here; its bytes only if it cannot be kept."""
-        if named.signed.length > self._limits.document_bytes:
-            raise NotReached("is too large to be fetched while a client waits", place=named.path, hint=_ABSENT)
-        async with self._room.take(named.signed.length):
-            return await self._work(named.path, lambda: self._fetch_kept(named))
-
-    async def _work(self, path: str, work: Callable[[], T]) -> T:
-        """The result of `work` in a thread; its errors as our clients are to see them."""
-        try:
-            return await start_thread(work, name="pacball-document")
-        except PacballError as error:
-            self._failures += not isinstance(error, NotFound)
-            told = as_gateway(error)
-            until = asyncio.get_running_loop().time() + self._limits.failed_seconds
-            _remember(self._failed, path, (until, told), self._limits.remembered)
-            raise told from error
-
-    def _landed(self, path: str, flight: asyncio.Task[bytes | None]) -> None:
-        del self._flights[path]
-        if not flight.cancelled():
-            flight.exception()  # it was told to all who waited, if anybody still did
 
     # In threads
 
-    def _fetch_kept(self, named: Named) -> bytes | None:
-        with suppress(NotFound):
-            self._files.look(named.path)
-            return None
+    def _fetch_kept(self, named: Named, *, is_trusted: bool) -> bytes | None:
+        with Store.open(self._config.store, writable=False) as store:
+            if is_document_here(store.storage, named.path, named.signed, is_trusted=is_trusted):
+                return None
+        self._refuse_by_hour(named.path)
         data = fetch_signed(self._upstream.mirrors, named.path, named.signed)
         self._fetched += 1
         self._fetched_bytes += len(data)
@@ -294,25 +223,15 @@ class Documents(Service):
     def _open_kept(self, public: PublicFile, named: Named) -> OpenFile:
         if public.path != named.path:
             try:
-                with Store.open(self._config.store, writable=True) as store:
-                    store.storage.link([TargetLink(public.path, named.path)])
+                self._link([TargetLink(public.path, named.path)])
             except PacballError:
                 # The disk is full, or gone: then the document itself is given, which has the same bytes.
                 return replace(self._files.open(parse_public(named.path)), public=public)
         return self._files.open(public)
 
-
-def _read_holdings(source: Source, path: str) -> bytes:
-    """What a source says of a release. One that says nonsense is blamed for it, and another one asked."""
-    for _ in range(_HOLDINGS_ATTEMPTS):
-        data = source.read(path, limit=LIMITS.holdings_bytes)
-        try:
-            Holdings.parse(data, place=path)
-        except PacballError as error:
-            fault = Corrupt(error.message, place=f"{blame(source, path, Corrupt(error.message, place=path))}: {path}")
-            continue
-        return data
-    raise fault
+    def _link(self, links: Sequence[TargetLink]) -> None:
+        with Store.open(self._config.store, writable=True) as store:
+            store.storage.link(links)
 
 
 def _in_memory(data: bytes, public: PublicFile) -> OpenFile:
@@ -322,10 +241,3 @@ def _in_memory(data: bytes, public: PublicFile) -> OpenFile:
 def _number(path: str) -> int:
     """The number of the placement at `path`, which `parse_public` took."""
     return int(path.rpartition(".")[2])
-
-
-def _remember(known: OrderedDict[str, T], key: str, value: T, most: int) -> None:
-    known[key] = value
-    known.move_to_end(key)
-    while len(known) > most:
-        known.popitem(last=False)

@@ -16,6 +16,7 @@ from aiohttp import web
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from pacmirror.event_stream import KEEP_ALIVE, MEDIA_TYPE, Event, encode_data, encode_event, encode_retry
+from pacmirror.request_keys import add_sent
 from pacmirror.service import Service
 from pacstore.errors import Unavailable
 
@@ -79,7 +80,7 @@ class Events(Service):
         self._wanted.set()
         try:
             await response.prepare(request)
-            await self._send(response, listener)
+            await self._send(request, response, listener)
         except (OSError, RuntimeError, TimeoutError):
             listener.is_cut = True
         finally:
@@ -151,12 +152,13 @@ class Events(Service):
             return []
         return [Event(CATALOG, encode_data({"version": self._version}), f"{self._run}-{self._count}")]
 
-    async def _send(self, response: web.StreamResponse, listener: _Listener) -> None:
+    async def _send(self, request: web.Request, response: web.StreamResponse, listener: _Listener) -> None:
         limits = self._limits
         while not listener.has_ended():
-            data = await listener.next(limits.keep_alive_seconds)
+            data = await listener.next(limits.keep_alive_seconds) or KEEP_ALIVE
             async with asyncio.timeout(limits.write_seconds):
-                await response.write(data or KEEP_ALIVE)
+                await response.write(data)
+            add_sent(request, len(data))
 
     async def _keep_looking(self) -> None:
         """Where others write the catalog, as publishers do at the origin, it must be looked at for them to be noticed."""

@@ -19,6 +19,7 @@ from pacmirror.events import Events
 from pacmirror.files import CHANGING, OpenFile, PublicFile, PublicFiles, parse_public
 from pacmirror.judging import TIMESTAMP_PATH
 from pacmirror.replication import Replication
+from pacmirror.request_keys import SERVED
 from pacmirror.sending import send_part
 from pacmirror.service import Services
 from pacmirror.status import METRICS_TYPE, encode_metrics, status_document
@@ -50,7 +51,7 @@ _NEVER_KEPT = {"Cache-Control": "no-store"}
 async def get_public(request: web.Request) -> web.StreamResponse:
     """A public file of the store, whole or one range of it. The undecoded path counts: each file has one URL."""
     public = parse_public(request.rel_url.raw_path.removeprefix("/"))
-    return await _answer(request, await _open(request.app, public))
+    return await _answer(request, await _open(request, public))
 
 
 async def get_pack(request: web.Request) -> web.StreamResponse:
@@ -129,20 +130,23 @@ async def get_openapi(_request: web.Request) -> web.Response:
     return web.Response(body=_OPENAPI, content_type="application/json", headers={"Cache-Control": CHANGING})
 
 
-async def _open(app: web.Application, public: PublicFile) -> OpenFile:
-    if public.path != TIMESTAMP_PATH:
-        try:
-            return await _open_here(app, public)
-        except NotFound:
-            if DOCUMENTS not in app:
-                raise
-            return await app[DOCUMENTS].open(public)
+async def _open(request: web.Request, public: PublicFile) -> OpenFile:
+    """The file, from here, or in a mirror from its upstreams."""
+    app = request.app
+    documents = app.get(DOCUMENTS)
     try:
-        data = await app[WATCH].catalog.timestamp()
+        return await (_open_timestamp(app, public) if public.path == TIMESTAMP_PATH else _open_here(app, public))
     except NotFound as error:
-        if DOCUMENTS in app:
-            raise app[DOCUMENTS].no_catalog() from error
-        raise
+        if documents is None:
+            raise
+        if public.path == TIMESTAMP_PATH:
+            raise documents.no_catalog() from error
+        request[SERVED] = "fetched"
+        return await documents.open(public)
+
+
+async def _open_timestamp(app: web.Application, public: PublicFile) -> OpenFile:
+    data = await app[WATCH].catalog.timestamp()
     return OpenFile(io.BytesIO(data), len(data), f'"b3-{Digest.of(data).hex}"', public)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import mmap
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from io import UnsupportedOperation
 from typing import BinaryIO
 
 from pacstore.digest import Bytes, Digest
 from pacstore.durable import wrapped
-from pacstore.errors import Corrupt
+from pacstore.errors import Corrupt, NotFound, TooLarge
 from pacstore.manifest import Manifest
 from pacstore.placement import Placement, placement_name
 from pacstore.source import Source, blame
@@ -76,6 +76,23 @@ def fetch_signed(source: Source, path: str, signed: SignedDocument) -> bytes:
         if wrong[giver] >= FETCH_ATTEMPTS:
             hint = "try another source, and tell its operator"
             raise Corrupt(error.message, place=f"{giver}: {path}", hint=hint)
+
+
+def is_document_here(storage: Storage, path: str, signed: SignedDocument, *, is_trusted: bool) -> bool:
+    """Whether the object or placement at the public `path` is here; unless `is_trusted`, it is read and compared.
+
+    Raises Unavailable if that cannot be told.
+    """
+    kind, _, name = path.partition("/")
+    with suppress(NotFound, TooLarge, Corrupt):
+        if kind == DocumentKind.PLACEMENT:
+            data = storage.get(DocumentKind.PLACEMENT, name, limit=signed.length)
+            return is_trusted or signed.matches(data)
+        digest = Digest.parse(name.rpartition("/")[2])
+        if is_trusted:
+            return storage.size(ObjectKind(kind), digest) >= 0
+        return signed.matches(read_object(storage, ObjectKind(kind), signed))
+    return False
 
 
 def keep_document(storage: Storage, path: str, data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -11,11 +12,19 @@ from dataclasses import replace
 
 import pytest
 
+from pacmirror.catalog import ServedCatalog
+from pacmirror.config import Config, UpstreamConfig
+from pacmirror.documents import Documents
+from pacmirror.files import PublicFiles
 from pacmirror.limits import DocumentLimits
+from pacmirror.replication import Replication
+from pacmirror.threads import start_thread
+from pacmirror.upstream import Upstream
+from pacstore.documents import keep_document
 from pacstore.holding import holdings_of
 from pacstore.links import links_of
-from pacstore.release import Release
 from pacstore.storage import ObjectKind, object_path
+from pacstore.store import Store
 from pacstore.trust import entries
 from tests.e2e.attacker import mirroring
 from tests.mirror.daemons import make_store, parse_answer
@@ -212,6 +221,9 @@ def test_a_withdrawn_release_is_told_of_zot_3102(mirror, catalog, upstream):
     catalog.write(upstream.public)
     eventually(lambda: serves(mirror, catalog))
     assert b"wrong results" in mirror.get(f"/{catalog.path('line-Demo')}")
+    # Its documents stay, for those who look at what they have; that it can be had here is not said any more.
+    eventually(lambda: mirror.request(f"/{HOLDINGS}")[0] == 404)
+    assert mirror.get(f"/{MANIFEST}") == TEXTS[MANIFEST].encode()
 
 
 # Holdings
@@ -278,5 +290,26 @@ def test_stopping_does_not_wait_for_an_upstream_that_is_stuck(tmp_path, catalog,
     assert found == [504]
 
 
-def test_names_are_those_of_releases():
-    assert Release.parse(NAME) == ONE.release
+def test_a_sync_compares_what_is_here_and_makes_the_links_cvmfs_3878(tmp_path, upstream):
+    """cvmfs#3878: a replica trusted an object because its name existed."""
+    asyncio.run(_fetch_over_damage(tmp_path / "mirror", upstream))
+
+
+async def _fetch_over_damage(where, upstream):
+    config = Config(where, limits=IMPATIENT, upstream=UpstreamConfig(urls=(upstream.url,)))
+    store = Store.create(where)
+    for path in (MANIFEST, PLACEMENT):
+        keep_document(store.storage, path, TEXTS[path].upper().encode())
+    files = PublicFiles(config)
+    sources = Upstream(config.upstream)
+    replication = Replication(config, ServedCatalog(config, files), sources.catalog_sources())
+    documents = Documents(config, files, replication, sources)
+    try:
+        for _ in range(2):
+            await documents.fetch(ONE)
+            for link in links_of(ONE):
+                assert (store.public / link.path).read_text() == TEXTS[link.file]
+                assert upstream.asked[link.file] == 1
+    finally:
+        await documents.end()
+        await start_thread(sources.mirrors.close, name="close")

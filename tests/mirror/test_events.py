@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestServer
 
 from pacmirror.answers import answer_errors
 from pacmirror.catalog import ServedCatalog
-from pacmirror.config import Config
+from pacmirror.config import Config, SyncConfig, UpstreamConfig
 from pacmirror.event_stream import EventReader
 from pacmirror.events import Events
 from pacmirror.files import PublicFiles
@@ -181,6 +181,20 @@ def test_an_upstream_without_events_is_polled(tmp_path, catalog):
         eventually(lambda: serves(mirror, catalog))
         assert nginx.asked["v1/events"] == 1
         assert not any("event" in warning for warning in mirror.status()["warnings"])
+
+
+def test_an_upstream_that_wants_a_token_gets_it_with_the_events_too(tmp_path, catalog):
+    token = tmp_path / "token"
+    token.write_text("abc123")
+    token.chmod(0o600)
+    with mirroring(make_store(tmp_path / "origin", catalog) / "public") as upstream:
+        config = UpstreamConfig((upstream.url,), tokens={upstream.url: token})
+        with running(tmp_path / "mirror", PROMPT, upstream=config, sync=SyncConfig(poll_seconds=0.1)) as mirror:
+            eventually(lambda: serves(mirror, catalog) and upstream.asked["v1/events"])
+        asked = [request for request in upstream.requests if "v1/events" in request]
+        assert "Authorization: Bearer abc123" in asked[0]
+        assert "Accept: text/event-stream" in asked[0]
+        assert "cookie" not in "".join(upstream.requests).lower()
 
 
 FLOOD = b'event: catalog\ndata: {"version":99}\n\n' * 50

@@ -210,7 +210,9 @@ def test_what_is_no_longer_subscribed_leaves_after_the_grace_time(tmp_path, orig
         assert mirror.request(f"/holdings/{NAME}")[0] == 200
     with mirror_of(where, upstream, subscriptions=(Subscription("Demo-*", 1),), grace=0.0) as mirror:
         eventually(lambda: states(mirror) == {NEXT: "complete"})
-        assert mirror.request(f"/holdings/{NAME}")[0] == 404
+        assert not (where / f"public/holdings/{NAME}").exists()
+        # Clients are told all the same that it can be had here, from the upstream.
+        assert mirror.request(f"/holdings/{NAME}")[0] == 200
         # Its own packs are what anybody may have asked for once.
         eventually(lambda: mirror.status()["held"]["packs"]["pulled"] > 0)
     assert_whole(where, [NEXT])
