@@ -92,8 +92,8 @@ class CacheLimits:
     `remembered`: packs of which such is known. `wrong_times`: how often a frame, or table, may come wrong until that is the
     answer. `wait_seconds`: the longest that a client waits for its next frame.
     `record_seconds`: between two entries in the ledger of what is here.
-    `memory_bytes`: of frames that cannot be written to a full or failing disk; `ahead_frames`: how many of them are fetched
-    before they are waited for; `disk_retry_seconds`: until the disk is tried again.
+    `memory_bytes`: of frames that cannot be written to a full or failing disk; `writers`: clients that are sent one of them at
+    once; `ahead_frames`: how many are fetched before they are waited for; `disk_retry_seconds`: until the disk is tried again.
     """
 
     jobs: int = 8
@@ -112,7 +112,8 @@ class CacheLimits:
     wrong_times: int = 4
     wait_seconds: float = 120.0
     record_seconds: float = 2.0
-    memory_bytes: int = 64 * MIB
+    memory_bytes: int = 32 * MIB
+    writers: int = 48
     ahead_frames: int = 4
     disk_retry_seconds: float = 5.0
 

@@ -14,6 +14,7 @@ from pacmirror.beginning import begin_answer
 from pacmirror.request_keys import SERVED, add_sent
 from pacmirror.sending import cutting, send_bytes
 from pacmirror.verdict import NotReached
+from pacstore.limits import KIB
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from pacmirror.cache.filling import Filling
     from pacmirror.files import PublicFile
     from pacmirror.limits import ServerLimits
+
+_WRITE_BYTES = 64 * KIB
 
 
 async def answer_filling(
@@ -76,15 +79,21 @@ class _Sender:
                     await send_bytes(self._request, file, offset, until, self._limits)
                     self._filler.figures.disk_bytes += until - offset
                     offset = until
-                elif piece := filling.bytes_in_memory(offset, end):
-                    async with asyncio.timeout(self._limits.write_seconds):
-                        await self._response.write(piece)
-                    add_sent(self._request, len(piece))
-                    self._filler.figures.memory_bytes += len(piece)
-                    offset += len(piece)
+                elif filling.bytes_in_memory(offset, end):
+                    offset += await self._write(offset, end)
                 else:
                     self._request[SERVED] = "fetched"
                     await _wait(self._filler, filling, filling.frames.covering(offset, 1)[0])
+
+    async def _write(self, offset: int, end: int) -> int:
+        """Send some bytes from memory; how many. Only so many do so at once, since each keeps a frame until it is sent."""
+        async with self._filler.writers, asyncio.timeout(self._limits.write_seconds):
+            piece = self._filling.bytes_in_memory(offset, end)
+            for at in range(0, len(piece), _WRITE_BYTES):
+                await self._response.write(piece[at : at + _WRITE_BYTES])
+        add_sent(self._request, len(piece))
+        self._filler.figures.memory_bytes += len(piece)
+        return len(piece)
 
     def _open(self) -> AbstractContextManager[BinaryIO | None]:
         partial = self._filling.partial

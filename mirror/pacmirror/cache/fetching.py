@@ -29,7 +29,7 @@ class Fetched:
 
     bytes_fetched: int = 0
     written: list[int] = field(default_factory=list)
-    passed: dict[int, bytes] = field(default_factory=dict)
+    passed: dict[int, memoryview] = field(default_factory=dict)
     wrong: list[int] = field(default_factory=list)
     wrong_error: PacballError | None = None
     disk_error: PacballError | None = None
@@ -57,7 +57,7 @@ def fetch_frames(
                 fetched.wrong.append(number)
                 fetched.wrong_error = error
             else:
-                _keep(fetched, number, piece, partial)
+                _keep(fetched, number, piece, partial, alone=len(run) == 1)
     wrong = fetched.wrong_error
     if wrong is not None:
         name = source.blame(wanted, wrong)
@@ -65,7 +65,7 @@ def fetch_frames(
     return fetched
 
 
-def _keep(fetched: Fetched, number: int, piece: memoryview, partial: PartialPack | None) -> None:
+def _keep(fetched: Fetched, number: int, piece: memoryview, partial: PartialPack | None, *, alone: bool) -> None:
     if partial is not None and fetched.disk_error is None:
         try:
             partial.write_verified(number, piece)
@@ -74,7 +74,8 @@ def _keep(fetched: Fetched, number: int, piece: memoryview, partial: PartialPack
         else:
             fetched.written.append(number)
             return
-    fetched.passed[number] = bytes(piece)
+    # What came with others is copied, so that it does not keep them in memory.
+    fetched.passed[number] = piece if alone else memoryview(bytes(piece))
 
 
 def fetch_table(source: MirrorList, pack: Digest, limits: CacheLimits) -> tuple[bytes, Tail]:

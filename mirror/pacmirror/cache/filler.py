@@ -73,6 +73,8 @@ class Filler(Service):
         self._shelf = Shelf(self.limits)
         self._schedule = Schedule(self.limits)
         self._opening: dict[Digest, asyncio.Task[Filling | None]] = {}
+        self.writers = asyncio.Semaphore(self.limits.writers)
+        """Of who sends from memory."""
         self._openings = asyncio.Semaphore(self.limits.openings)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._looking: set[Digest] = set()
@@ -233,8 +235,8 @@ class Filler(Service):
         if filling.pack not in self._looking and filling.next_look():
             self._looking.add(filling.pack)
             self._spawn(self._look(filling))
-        most_bytes = min(self.limits.job_bytes, self._upstream.mirrors.range_bytes())
         passing = self._health.disk_fault is not None
+        most_bytes = 0 if passing else min(self.limits.job_bytes, self._upstream.mirrors.range_bytes())
         while (job := self._schedule.begin_next(most_bytes=most_bytes, waited_for=passing)) is not None:
             self._spawn(self._do(job))
 
@@ -292,6 +294,7 @@ class Filler(Service):
 
     def _disk_works(self) -> None:
         if self._health.disk_works():
+            self._passing.clear()
             for filling in self._shelf:
                 self._begin_work(filling)
 
@@ -361,7 +364,7 @@ class Filler(Service):
             "queued": self._schedule.queued,
             "under_way": self._schedule.under_way,
             "memory_held_bytes": self._passing.held_bytes,
-            "disk": str(self._health.disk_fault or ""),
+            "disk": self._disk_fault(),
         }
 
     def metrics(self) -> Iterable[Metric]:
@@ -376,8 +379,12 @@ class Filler(Service):
 
     def warnings(self) -> list[str]:
         """That nothing can be kept."""
+        fault = self._disk_fault()
+        return [f"packs are passed on and not kept: {fault}"] if fault else []
+
+    def _disk_fault(self) -> str:
         fault = self._health.disk_fault
-        return [f"packs pass through without being kept, since the disk cannot be written: {fault}"] if fault else []
+        return f"{fault.place}: {fault.message}" if fault is not None else ""
 
     def _spawn(self, work: Coroutine[object, object, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)

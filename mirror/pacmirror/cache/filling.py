@@ -81,16 +81,16 @@ class Filling:
                 return max(min(self.frames.begin(number), end), offset)
         return end
 
-    def bytes_in_memory(self, offset: int, end: int) -> bytes | memoryview:
+    def bytes_in_memory(self, offset: int, end: int) -> memoryview:
         """Some bytes of the pack from `offset` on, at most up to `end`, which are in memory; none if the next one is not."""
         if offset < FRAMES_BEGIN:
-            return HEADER[offset:end]
+            return memoryview(HEADER)[offset:end]
         table = self.frames.begin(len(self.frames))
         if offset >= table:
             return memoryview(self.ending)[offset - table : end - table]
         number = self.frames.covering(offset, 1)[0]
         begin = self.frames.begin(number)
-        return memoryview(self._passing.get(self.pack, number) or b"")[offset - begin : end - begin]
+        return (self._passing.get(self.pack, number) or memoryview(b""))[offset - begin : end - begin]
 
     @property
     def is_whole(self) -> bool:

@@ -94,7 +94,8 @@ class Health:
     def disk_failed(self, error: PacballError) -> None:
         """The disk is full or fails: this is said once."""
         if self.disk_fault is None:
-            _log.error("packs are not kept but passed on, until the disk can be written again: %s", error)
+            text = "packs are not kept but passed on, until the disk can be written again: %s: %s"
+            _log.error(text, error.place, error.message)
         self.disk_fault = error
         self._disk_retry_at = self._clock() + self._limits.disk_retry_seconds
 

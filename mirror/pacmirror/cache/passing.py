@@ -14,14 +14,14 @@ class Passing:
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
-        self._frames: OrderedDict[tuple[Digest, int], bytes] = OrderedDict()
+        self._frames: OrderedDict[tuple[Digest, int], memoryview] = OrderedDict()
         self.held_bytes = 0
 
-    def get(self, pack: Digest, number: int) -> bytes | None:
+    def get(self, pack: Digest, number: int) -> memoryview | None:
         """The frame, if it is here."""
         return self._frames.get((pack, number))
 
-    def put(self, pack: Digest, number: int, data: bytes) -> None:
+    def put(self, pack: Digest, number: int, data: memoryview) -> None:
         """Hold the frame for a while."""
         while self._frames and self.held_bytes + len(data) > self._most_bytes:
             self.held_bytes -= len(self._frames.popitem(last=False)[1])
@@ -29,6 +29,11 @@ class Passing:
         self._frames[pack, number] = data
         self.held_bytes += len(data)
 
+    def clear(self) -> None:
+        """Let go of all."""
+        self._frames.clear()
+        self.held_bytes = 0
+
     def drop(self, pack: Digest, number: int) -> None:
         """Let go of the frame, if it is here."""
-        self.held_bytes -= len(self._frames.pop((pack, number), b""))
+        self.held_bytes -= len(self._frames.pop((pack, number), memoryview(b"")))
