@@ -250,3 +250,13 @@ def test_the_files_that_it_names_are_looked_at(file, text, message):
     check_config(config)
     with pytest.raises((Refused, NotFound), match=message):
         check_files(config)
+
+
+def test_the_container_sets_what_there_is(tmp_path):
+    text = (DESCRIBED.parent / "Containerfile").read_text()
+    settings = dict(re.findall(r"\b(PACBALL_SERVE_[A-Z_]+)=(\S+)", text))
+    config = load_config(None, environment=settings).config
+    assert (config.store, config.host, config.port, config.log.style) == (Path("/store"), "0.0.0.0", 8080, "json")
+    assert config.is_mirror
+    named = set(re.findall(r"\bPACBALL_SERVE_[A-Z_]+", text))
+    assert named <= {environment_variable(key) for key in KEYS}
