@@ -61,6 +61,7 @@ class Documents(Service):
         self._flights: Flights[bytes | None] = Flights(limits)
         self._statements = Statements(upstream.mirrors, replication.releases, self._refresh, limits)
         self._refreshed_at = float("-inf")
+        self._refreshing: asyncio.Task[None] | None = None
         self._fetched = self._fetched_bytes = 0
         self._disk_error = ""
 
@@ -113,6 +114,8 @@ class Documents(Service):
         """Wait until nobody waits any more."""
         await self._flights.end()
         await self._statements.flights.end()
+        if self._refreshing is not None:
+            await asyncio.wait({self._refreshing})
 
     def status(self) -> dict[str, object]:
         """What came, and what is on its way."""
@@ -150,6 +153,9 @@ class Documents(Service):
             # Who asks has a newer catalog than this one: that was read elsewhere, or comes in this moment.
             await self._refresh()
             named = self._replication.listing.named(path)
+            if named is None and not self._is_fresh():
+                message = "the catalog here may be older than the one that names it, and no upstream can be asked"
+                raise NotReached(message, place=path, hint="try again later, or another source")
         if named is None:
             raise NotFound("is not here, and the catalog does not name it", place=path, hint=_ABSENT)
         return named
@@ -163,14 +169,24 @@ class Documents(Service):
             raise self.no_catalog()
 
     async def _refresh(self, *, whole: bool = False) -> None:
-        """Look at the catalogs of the upstreams once, unless that was just done; for a bounded time."""
+        """Look at the catalogs of the upstreams, unless that was just done; for a bounded time, and once for all who want it."""
         now = asyncio.get_running_loop().time()
-        if now < self._refreshed_at + self._limits.refresh_pause_seconds:
-            return
-        self._refreshed_at = now
-        with suppress(TimeoutError):
+        if self._refreshing is None or (
+            self._refreshing.done() and now >= self._refreshed_at + self._limits.refresh_pause_seconds
+        ):
+            self._refreshed_at = now
+            self._refreshing = asyncio.create_task(self._look(whole=whole))
+        await asyncio.wait({self._refreshing})
+
+    async def _look(self, *, whole: bool) -> None:
+        with suppress(TimeoutError, Unavailable):
             async with asyncio.timeout(self._limits.refresh_seconds):
                 await self._replication.refresh(whole=whole)
+
+    def _is_fresh(self) -> bool:
+        """Whether it was known a moment ago what the upstreams have."""
+        age = self._replication.age_seconds()
+        return age is not None and age <= self._limits.refresh_pause_seconds + self._limits.refresh_seconds
 
     async def _restored(self, public: PublicFile) -> OpenFile:
         """A file of the catalog that is named and yet gone, after it was fetched anew."""

@@ -84,6 +84,10 @@ class Replication(Service):
         """The highest that any upstream was seen to have, signed by the online keys."""
         return max((feed.version for feed in self._feeds if feed.version is not None), default=None)
 
+    def age_seconds(self) -> float | None:
+        """How long ago it was last known what an upstream has; None if it never was since the start."""
+        return min((age for feed in self._feeds if (age := feed.age_seconds()) is not None), default=None)
+
     def releases(self) -> Mapping[Release, CatalogRelease]:
         """Every release of the catalog here, withdrawn ones too; not to be changed."""
         return self.listing.releases
@@ -163,7 +167,7 @@ class Replication(Service):
 
     def status(self) -> dict[str, object]:
         """What is here, what the upstreams have, and how long ago that was known."""
-        limits, upstream, age = self._limits, self.upstream_version, self._age_seconds()
+        limits, upstream, age = self._limits, self.upstream_version, self.age_seconds()
         return {
             "version": self.version,
             "upstream_version": upstream,
@@ -178,7 +182,7 @@ class Replication(Service):
 
     def metrics(self) -> Iterable[Metric]:
         """The same as numbers."""
-        upstream, age = self.upstream_version, self._age_seconds()
+        upstream, age = self.upstream_version, self.age_seconds()
         if upstream is not None:
             yield GaugeMetricFamily("pacball_upstream_catalog_version", "The highest seen at any upstream", upstream)
         if age is not None:
@@ -198,9 +202,6 @@ class Replication(Service):
     def unready(self) -> str:
         """Without a catalog, clients find nothing here."""
         return "" if self.version is not None else "the catalog has not come from an upstream yet"
-
-    def _age_seconds(self) -> float | None:
-        return min((age for feed in self._feeds if (age := feed.age_seconds()) is not None), default=None)
 
     # How it works
 

@@ -211,6 +211,17 @@ def test_a_release_that_is_new_at_the_upstream_is_found_by_its_placement(tmp_pat
         assert mirror.get(f"/{path}") == b"manifest Demo-2.0-any "
 
 
+def test_what_a_newer_catalog_may_name_is_not_called_absent_while_no_upstream_can_be_asked(tmp_path, catalog, upstream):
+    limits = replace(PROMPT, documents=DocumentLimits(refresh_pause_seconds=0, refresh_seconds=1))
+    with mirror_of(tmp_path / "mirror", upstream, limits=limits) as mirror:
+        eventually(lambda: serves(mirror, catalog) and told(mirror)["releases"] == 1)
+        eventually(lambda: mirror.request(f"/placements/{NAME}.2")[0] == 404)
+        upstream.says("catalog/timestamp.json", answer("500 Oops"))
+        eventually(lambda: mirror.request(f"/placements/{NAME}.2")[0] == 504)
+        upstream.is_honest()
+        eventually(lambda: mirror.request(f"/placements/{NAME}.2")[0] == 404)
+
+
 def test_a_withdrawn_release_is_told_of_zot_3102(mirror, catalog, upstream):
     """zot#3102: deletions did not propagate."""
     catalog.signed["line-Demo"].targets[f"releases/Demo/{NAME}/manifest"].unrecognized_fields["custom"]["withdrawn"] = {

@@ -210,6 +210,7 @@ STREAMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STREAMS)
 def test_bad_streams_do_no_harm_and_are_begun_anew(tmp_path, catalog, name):
     events = EventLimits(silence_seconds=0.3, backoff_seconds=0.01, backoff_max_seconds=0.02, no_events_seconds=0.05)
