@@ -26,14 +26,15 @@ def files_of(*packs: Pack) -> dict[str, bytes]:
 @contextlib.asynccontextmanager
 async def filling_store(
     store: Store,
-    urls: Sequence[str],
+    upstreams: Sequence[str] | UpstreamConfig,
     *,
     limits: CacheLimits | None = None,
     each: ClientLimits = LIST_LIMITS,
     together: MirrorLimits = UPSTREAM_LIMITS,
 ) -> AsyncIterator[Filler]:
     """A filler with these upstreams, which has started, and ends with the context."""
-    upstream = Upstream(UpstreamConfig(urls=tuple(urls)), each=each, limits=together)
+    config = upstreams if isinstance(upstreams, UpstreamConfig) else UpstreamConfig(urls=tuple(upstreams))
+    upstream = Upstream(config, each=each, limits=together)
     filler = Filler(PartialPacks(store.private, store.storage), store.storage, upstream, limits=limits)
     await upstream.start()
     await filler.start()
