@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pacstore.partial_pack import PartialPack
 
 _IDLE, _BULK, _URGENT, _ASKED, _LOOK_BULK, _LOOK_URGENT = range(6)
-_WANTED = (_BULK, _URGENT)
 _AFTER_LOOK = {_LOOK_BULK: _BULK, _LOOK_URGENT: _URGENT}
 _LOOKED_AT_ONCE = 8
 
@@ -144,13 +143,14 @@ class Filling:
         """
         if urgent and self.under_way >= self.window:
             return None
-        first, end = self._first_waited_for() if waited_for else (self._first_wanted(urgent=urgent), len(self._states))
+        level = _URGENT if urgent else _BULK
+        first, end = self._first_waited_for(level) if waited_for else (self._states.find(level), len(self._states))
         if first < 0:
             return None
         # Who begins somewhere gets one frame, and ever more from there on.
         most = min(2 * self._ends.pop(first, 0), most_bytes) if urgent else most_bytes
         last = first + 1
-        while last < end and self._states[last] in _WANTED and self._length(first, last + 1) <= most:
+        while last < end and self._states[last] == level and self._length(first, last + 1) <= most:
             last += 1
         run = range(first, last)
         for number in run:
@@ -160,18 +160,14 @@ class Filling:
 
     def wants(self, *, urgent: bool) -> bool:
         """Whether there is anything to be fetched, or looked at, and not asked for yet."""
-        states = (_URGENT, _LOOK_URGENT) if urgent else (_BULK, _URGENT, _LOOK_BULK, _LOOK_URGENT)
+        states = (_URGENT, _LOOK_URGENT) if urgent else (_BULK, _LOOK_BULK)
         return any(self._states.find(state) >= 0 for state in states)
 
-    def _first_wanted(self, *, urgent: bool) -> int:
-        found = [self._states.find(state) for state in ((_URGENT,) if urgent else _WANTED)]
-        return min((at for at in found if at >= 0), default=-1)
-
-    def _first_waited_for(self) -> tuple[int, int]:
+    def _first_waited_for(self, level: int) -> tuple[int, int]:
         for waiter in sorted(self._waiters):
             end = min(waiter + self._limits.ahead_frames, len(self._states))
             for number in range(waiter, end):
-                if self._states[number] in _WANTED:
+                if self._states[number] == level:
                     return number, end
         return -1, 0
 
