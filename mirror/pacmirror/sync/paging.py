@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _NAMES = frozenset(("after", "limit", "state"))
 _USUAL = 100
+_AFTER_BYTES = 200
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,10 @@ class Page:
             raise _refused(f"limit is a number from 1 to {most}")
         if state is not None and state not in set(ReleaseState):
             raise _refused(f"state is one of {', '.join(ReleaseState)}")
-        return cls(query.get("after", "")[:200], int(limit), ReleaseState(state) if state is not None else None)
+        after = query.get("after", "")
+        if len(after) > _AFTER_BYTES:
+            raise _refused(f"after has at most {_AFTER_BYTES} characters")
+        return cls(after, int(limit), ReleaseState(state) if state is not None else None)
 
     def document(self, rows: Sequence[ReleaseRow], held_bytes: Callable[[Release], int | None]) -> dict[str, object]:
         """The answer: `next` is what the next page is after, null at the end. `held_bytes`: of those that are on their way."""
