@@ -11,7 +11,7 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from pacstore.errors import PacballError, printable
+from pacstore.errors import PacballError, Unavailable, printable
 from pacstore.trust.incoming import StoreFailed
 from pacstore.trust.replica import Outcome
 
@@ -30,7 +30,7 @@ class Feed:
     """Follows one upstream by `look`, which is told whether all files are to be looked at, and whom to tell a version.
 
     `version` is the highest of its catalog that its online keys were seen to have signed; `error` why the last look failed, empty
-    if it did not; `failures` counts those since the start.
+    if it did not, and `is_outage` whether it could just not be reached; `failures` counts those since the start.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Feed:
         self.outcome: Outcome | None = None
         self.version: int | None = None
         self.error = ""
-        self.is_our_fault = False
+        self.is_outage = False
         self.failures = 0
         self.begun = self.ended = 0
         self._look = look
@@ -123,7 +123,7 @@ class Feed:
     def _failed(self, error: PacballError) -> None:
         self.failures += 1
         self._in_a_row += 1
-        self.is_our_fault = isinstance(error, StoreFailed)
+        self.is_outage = isinstance(error, Unavailable) and not isinstance(error, StoreFailed)
         reason = str(error)
         # Each reason once: who fails for days must not fill the log.
         if reason != self.error:

@@ -130,7 +130,7 @@ class _Stream:
             began = time.monotonic()
             try:
                 await self._listen()
-                self._ended("")
+                self._ended("they ended")
             except (NotFound, Corrupt) as error:
                 self._has_none = True
                 self._ended(str(error))
@@ -146,10 +146,13 @@ class _Stream:
                 self._failures = 1
             await asyncio.sleep(self._pause())
 
-    def _ended(self, error: str) -> None:
+    def _ended(self, reason: str) -> None:
         self._failures += 1
-        self._error = error
-        _log.info("the events of %s have ended%s", printable(self._base), f": {error}" if error else "")
+        # Each reason once: who is gone for days must not fill the log.
+        if self.is_open or reason != self._error:
+            now = "is polled" if self._has_none else "is polled until they come again"
+            _log.info("%s sends no events, and %s: %s", printable(self._base), now, reason)
+        self._error = reason
 
     def _pause(self) -> float:
         limits = self._limits
@@ -222,6 +225,6 @@ def _check_stream(response: aiohttp.ClientResponse, url: URL) -> None:
     if response.status >= 500 or response.status == 429:
         raise Unavailable(f"answered with status {response.status}", place=str(url))
     if response.status != 200:
-        raise NotFound(f"there are no events here (status {response.status})", place=str(url), hint="it is polled")
+        raise NotFound(f"there are no events here (status {response.status})", place=str(url))
     if response.content_type != MEDIA_TYPE or response.headers.get("Content-Encoding", "identity") != "identity":
-        raise Corrupt("there are no events here: this is something else", place=str(url), hint="it is polled")
+        raise Corrupt("there are no events here: this is something else", place=str(url))

@@ -195,7 +195,7 @@ class Replication(Service):
     def warnings(self) -> Iterable[str]:
         """Upstreams whose catalogs cannot be followed, and releases that their signers described wrongly."""
         for feed in self._feeds[: self._limits.listed_sources]:
-            if feed.error:
+            if feed.error and not feed.is_outage:  # of those the service `upstreams` tells
                 yield f"the catalog of {feed.name} could not be followed: {feed.error}"
         yield from self.listing.faults[: self._limits.listed_faults]
 

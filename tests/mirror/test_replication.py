@@ -88,7 +88,7 @@ def test_an_upstream_that_is_down_takes_nothing_away_and_age_is_told_cvmfs_3412(
         found = told(mirror)
         assert found["upstreams"][0]["state"] == "failing"
         assert "500" in found["upstreams"][0]["error"]
-        assert any("could not be followed" in warning for warning in mirror.status()["warnings"])
+        assert [upstream.url in warning for warning in mirror.status()["warnings"]] == [True]
         age = found["age_seconds"]
         eventually(lambda: told(mirror)["age_seconds"] > age)
     # After a restart it is not known how old it is, and that is said.
@@ -116,6 +116,7 @@ def test_a_hostile_upstream_is_told_of_and_another_one_is_followed(tmp_path, cat
         hostile.gives(path, flipped(catalog.files[path]))
         eventually(lambda: told(mirror)["upstreams"][0]["failures"])
         assert mirror.get(STAMP) != catalog.stamp
+        assert any("could not be followed" in warning for warning in mirror.status()["warnings"])
         # It is known that there is something newer: the online key has signed it.
         assert told(mirror)["is_behind"]
         catalog.write(upstream.public)
