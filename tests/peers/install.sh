@@ -27,6 +27,7 @@ want tinyproxy tinyproxy
 want squid squid
 want systemd-analyze systemd
 want promtool prometheus
+want ip iproute2
 [ -x /usr/lib/openssh/sftp-server ] || missing="$missing openssh-sftp-server"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" -ne 0 ]; then
