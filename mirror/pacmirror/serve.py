@@ -60,12 +60,15 @@ async def run(
         check_config(replace(config, host=sock.getsockname()[0]))
         _allow_descriptors(config.limits)
         _drop_stuck_peers(sock, config.limits)
-        async with _running(config, sock) as app, supervisor.watching(lambda: _describe(app)):
+        # The watchdog is told of the end as well: that may take longer than it waits.
+        async with supervisor.watching(), _running(config, sock) as app:
+            supervisor.describe = lambda: _describe(app)
             host, port = sock.getsockname()[:2]
             ready(f"http://{format_address(host, port)}")
-            supervisor.tell(READY="1", STATUS=_describe(app))
+            supervisor.tell(READY="1", STATUS=supervisor.describe())
             await stop.wait()
-            supervisor.tell(STOPPING="1", STATUS="ending what is in progress")
+            supervisor.describe = lambda: "ending what is in progress"
+            supervisor.tell(STOPPING="1", STATUS=supervisor.describe())
 
 
 def _describe(app: web.Application) -> str:

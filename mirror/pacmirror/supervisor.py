@@ -26,6 +26,8 @@ class Supervisor:
         self._descriptors = _numbers(environment, "LISTEN_FDS", "LISTEN_PID") or 0
         microseconds = _numbers(environment, "WATCHDOG_USEC", "WATCHDOG_PID")
         self._watchdog_seconds = microseconds / 1e6 if microseconds else None
+        self.describe: Callable[[], str] = lambda: "starting"
+        """What the daemon does, in a line for `systemctl status`."""
 
     def take_socket(self) -> socket.socket | None:
         """The listening socket that was handed over, or None. Raises Refused for several, or for one of another kind."""
@@ -55,20 +57,20 @@ class Supervisor:
             sock.sendto(lines.encode(), address)
 
     @contextlib.asynccontextmanager
-    async def watching(self, describe: Callable[[], str]) -> AsyncIterator[None]:
-        """Inside, the watchdog is told, twice in its time, that this event loop is alive; with `describe` as the status."""
-        task = asyncio.create_task(self._keep_telling(describe))
+    async def watching(self) -> AsyncIterator[None]:
+        """Inside, the watchdog is told, twice in its time, that this event loop is alive, and what it does."""
+        task = asyncio.create_task(self._keep_telling())
         try:
             yield
         finally:
             task.cancel()
             await asyncio.wait({task})
 
-    async def _keep_telling(self, describe: Callable[[], str]) -> None:
+    async def _keep_telling(self) -> None:
         if self._watchdog_seconds is None:
             return
         while True:
-            self.tell(WATCHDOG="1", STATUS=describe())
+            self.tell(WATCHDOG="1", STATUS=self.describe())
             await asyncio.sleep(max(self._watchdog_seconds / 2, _LEAST_WATCHDOG_SECONDS))
 
 
