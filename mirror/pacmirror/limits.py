@@ -36,6 +36,7 @@ class ReplicationLimits:
     `least_seconds`: between two looks, whatever upstreams or clients ask for. `jitter`: the share by which pauses differ by
     chance.
     `tidy_seconds`: between two looks for superseded files, which are kept for `grace_seconds` after nothing names them any more.
+    `whole_seconds`: after which all files here are read and compared again, so that damage to them is made good.
     `listed_sources`, `listed_faults`: how many of them status shows.
     """
 
@@ -44,6 +45,7 @@ class ReplicationLimits:
     jitter: float = 0.2
     tidy_seconds: float = 600.0
     grace_seconds: float = 6 * 3600.0
+    whole_seconds: float = 6 * 3600.0
     listed_sources: int = 64
     listed_faults: int = 20
 

@@ -236,6 +236,7 @@ class Replication(Service):
         await self._load()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_tidy())
+            group.create_task(self._keep_whole())
             for feed in self._feeds:
                 group.create_task(feed.run())
 
@@ -284,9 +285,15 @@ class Replication(Service):
         while True:
             try:
                 await start_thread(parts.tidy, name="pacball-tidy")
-            except PacballError as error:
+            except Exception as error:  # noqa: BLE001 - it is done again
                 _log.warning("superseded files of the catalog could not be removed: %s", error)
             await asyncio.sleep(self._limits.tidy_seconds)
+
+    async def _keep_whole(self) -> None:
+        while True:
+            await asyncio.sleep(self._limits.whole_seconds)
+            for feed in self._feeds:
+                feed.poke(whole=True)
 
     def _required(self) -> _Parts:
         if self._parts is None:

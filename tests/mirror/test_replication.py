@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import replace
 
 import pytest
 
 from pacmirror.config import SyncConfig, UpstreamConfig
-from pacmirror.limits import ServerLimits
+from pacmirror.limits import ReplicationLimits, ServerLimits
 from pacstore.errors import Refused
 from pacstore.trust.pins import fingerprint
 from tests.e2e.attacker import mirroring
@@ -168,6 +169,17 @@ def test_a_rollback_of_the_upstream_is_not_followed_even_after_a_restart(tmp_pat
         assert mirror.request(STAMP)[0] == 503
         assert mirror.request("/readyz")[0] == 503
         catalog.write(upstream.public)
+        eventually(lambda: serves(mirror, catalog))
+
+
+def test_damage_to_the_copy_is_made_good_without_anybody_asking_cvmfs_2991(tmp_path, catalog, upstream):
+    limits = replace(PROMPT, replication=ReplicationLimits(whole_seconds=0.2))
+    with mirror_of(tmp_path / "mirror", upstream, limits=limits) as mirror:
+        eventually(lambda: serves(mirror, catalog))
+        for path in ("catalog/1.line-Demo.json", "catalog/1.targets.json", "catalog/1.root.json"):
+            file = tmp_path / "mirror/public" / path
+            file.write_bytes(flipped(catalog.files[path]))
+            eventually(lambda file=file, path=path: file.read_bytes() == catalog.files[path])
         eventually(lambda: serves(mirror, catalog))
 
 
