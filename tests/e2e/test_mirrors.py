@@ -17,14 +17,17 @@ from pacstore.store import Store
 from pacstore.trust.metadata import TIMESTAMP_NAME
 from pacstore.trust.served import Verifier
 from tests.e2e import trees
+from tests.e2e.attacker import mirroring as lying
 from tests.e2e.conftest import NEW, OLD
 from tests.e2e.site import Outcome, get, wait_until
+from tests.e2e.test_attacks import MANNERS
 from tests.mirror.daemons import make_store
 from tests.mirror.daemons import running as running_daemon
+from tests.mirror.test_replication import eventually, mirror_of, serves, told
 from tests.store.signed_catalog import SignedCatalog
 
 pytestmark = pytest.mark.slow
-ROUNDS = 6
+ROUNDS = 5
 STAMP = f"catalog/{TIMESTAMP_NAME}"
 
 
@@ -107,6 +110,26 @@ def test_killed_again_and_again_it_never_goes_back_and_always_verifies(site, tmp
         writer.join(20)
     with running_daemon(tmp_path / "origin") as origin, mirroring(site, store, origin.url) as url:
         wait_until(lambda: get(f"{url}/{STAMP}")[2] == catalog.stamp)
+
+
+@pytest.mark.parametrize("role", ["timestamp", "line-Demo"])
+def test_an_upstream_that_answers_nonsense_changes_nothing(tmp_path, role):
+    catalog = SignedCatalog("Demo")
+    with (
+        lying(make_store(tmp_path / "origin", catalog) / "public") as upstream,
+        mirror_of(tmp_path / "mirror", upstream, poll=0.05) as mirror,
+    ):
+        eventually(lambda: serves(mirror, catalog))
+        for name, (steps, _, _) in MANNERS.items():
+            before = catalog.stamp
+            catalog.commit("line-Demo")
+            upstream.says(STAMP if role == "timestamp" else catalog.path(role), *steps)
+            catalog.write(upstream.public)
+            eventually(lambda: told(mirror)["upstreams"][0]["error"])
+            assert mirror.get(f"/{STAMP}") == before, name
+            assert "\x1b" not in json.dumps(mirror.status())
+            upstream.is_honest()
+            eventually(lambda: serves(mirror, catalog))
 
 
 def _version(stamp):
