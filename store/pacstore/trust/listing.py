@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Targets
 
+from pacstore.digest import Digest
 from pacstore.errors import Corrupt, PacballError, Refused
 from pacstore.links import links_of
 from pacstore.placement import placement_name
 from pacstore.release import Release
-from pacstore.storage import DocumentKind, ObjectKind, document_path, is_target_path, object_path
+from pacstore.storage import DocumentKind, ObjectKind, document_path, is_target_path
 from pacstore.trust import entries
 from pacstore.trust.metadata import METADATA_LIMITS, file_name
 from pacstore.trust.served import RoleState
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pacstore.trust.targets import CatalogRelease, SignedDocument
 
 _NONE = RoleState(0, "")
+_KINDS = (ObjectKind.MANIFEST, ObjectKind.ATTRIBUTES, ObjectKind.PROVENANCE)
 _FAULTS = 100
 """Releases and lines that are told of as wrong, at most."""
 
@@ -50,9 +52,14 @@ class _Line:
     faults: tuple[str, ...]
 
     @cached_property
-    def objects(self) -> Mapping[str, SignedDocument]:
-        """The documents that are named by their digests, by public path. Made when it is first asked for."""
-        return dict(_objects(self.releases.values()))
+    def objects(self) -> Mapping[str, Mapping[bytes, SignedDocument]]:
+        """The documents that are named by their digests, by kind and digest. Made when it is first asked for."""
+        found: dict[str, dict[bytes, SignedDocument]] = {kind.value: {} for kind in _KINDS}
+        for entry in self.releases.values():
+            for kind, signed in zip(_KINDS, (entry.manifest, entry.attributes, entry.provenance), strict=True):
+                if signed is not None:
+                    found[kind.value][signed.digest.raw] = signed
+        return found
 
 
 @dataclass(frozen=True)
@@ -80,15 +87,23 @@ class Listing:
             return self._linked(path)
         if path.startswith(f"{DocumentKind.PLACEMENT.value}/"):
             return self._placement(path)
-        for line in self.lines.values():
-            if (signed := line.objects.get(path)) is not None:
-                return Named(path, signed)
-        return None
+        return self._object(path)
 
     def newest_placement(self, path: str) -> int | None:
         """The number of the placement that the catalog has for the release whose placement is at `path`; None if it has none."""
         entry = self._release(path.partition("/")[2].rpartition(".")[0])
         return entry.placement_number if entry is not None else None
+
+    def _object(self, path: str) -> Named | None:
+        kind, _, name = path.partition("/")
+        try:
+            digest = Digest.parse(name.rpartition("/")[2]).raw
+        except Refused:
+            return None
+        for line in self.lines.values():
+            if (signed := line.objects.get(kind, {}).get(digest)) is not None:
+                return Named(path, signed)
+        return None
 
     def _placement(self, path: str) -> Named | None:
         entry = self._release(path.partition("/")[2].rpartition(".")[0])
@@ -164,11 +179,3 @@ def _targets(documents: DocumentStorage, role: str, state: RoleState) -> dict[st
     except RepositoryError as error:
         raise Corrupt(f"does not verify: {error}", place=document_path(DocumentKind.CATALOG, name)) from error
     return metadata.signed.targets
-
-
-def _objects(releases: Iterable[CatalogRelease]) -> Iterator[tuple[str, SignedDocument]]:
-    for entry in releases:
-        yield object_path(ObjectKind.MANIFEST, entry.manifest.digest), entry.manifest
-        yield object_path(ObjectKind.ATTRIBUTES, entry.attributes.digest), entry.attributes
-        if entry.provenance is not None:
-            yield object_path(ObjectKind.PROVENANCE, entry.provenance.digest), entry.provenance
