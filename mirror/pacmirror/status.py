@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -110,6 +110,7 @@ def encode_metrics(metrics: Sequence[Metric]) -> bytes:
     """The answer to /metrics."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collected([*metrics, _build_info()]))
+    ProcessCollector(registry=registry)  # memory, CPU and descriptors, where the system tells
     return generate_latest(registry)
 
 

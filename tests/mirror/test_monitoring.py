@@ -16,7 +16,7 @@ TOP = Path(__file__).parents[2]
 RULES = TOP / "deploy/prometheus/pacball-rules.yml"
 BOARD = TOP / "deploy/grafana/pacball.json"
 GUIDE = TOP / "docs/operations.md"
-_NAME = re.compile(r"\bpacball_[a-z0-9_]+")
+_NAME = re.compile(r"\b(?:pacball|process)_[a-z0-9_]+")
 _TYPE = re.compile(r"^# TYPE (\S+) (\S+)$", re.MULTILINE)
 
 
