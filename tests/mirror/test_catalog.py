@@ -37,7 +37,7 @@ def eventually(condition):
 
 def tree(top):
     """Every file below `top`, with its content and times, but for what the daemon remembers."""
-    files = [path for path in top.rglob("*") if path.is_file() and path.name != "served.json"]
+    files = [path for path in top.rglob("*") if path.is_file() and not path.name.startswith(("served.json", "ledger."))]
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
 
