@@ -12,6 +12,8 @@ from pacstore.source import PackRange
 from pacstore.storage import ObjectKind, object_path
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pacmirror.limits import CacheLimits
     from pacmirror.mirrors import MirrorList
     from pacstore.frame_list import FrameList
@@ -63,6 +65,12 @@ def fetch_frames(
         name = source.blame(wanted, wrong)
         fetched.wrong_error = Corrupt(f"{name} gives wrong bytes: {wrong.message}", place=wrong.place)
     return fetched
+
+
+def keep_frames(fetched: Fetched, frames: Mapping[int, memoryview], partial: PartialPack) -> None:
+    """Write frames that were verified before, and remain in memory if they cannot be."""
+    for number, data in frames.items():
+        _keep(fetched, number, data, partial, alone=True)
 
 
 def _keep(fetched: Fetched, number: int, piece: memoryview, partial: PartialPack | None, *, alone: bool) -> None:

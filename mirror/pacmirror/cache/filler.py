@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from prometheus_client.core import GaugeMetricFamily
 
 from pacmirror.cache.changes import Changes
-from pacmirror.cache.fetching import Fetched, fetch_frames
+from pacmirror.cache.fetching import Fetched, fetch_frames, keep_frames
 from pacmirror.cache.figures import Figures
 from pacmirror.cache.filling import Filling
 from pacmirror.cache.health import Health
@@ -132,6 +132,8 @@ class Filler(Service):
     def ask(self, filling: Filling, frames: range) -> None:
         """A client wants these frames, now."""
         self.changes.used[filling.pack] = self._wall_clock()
+        if self._passing.held_bytes and self._health.may_write():
+            self._spawn(self._save(filling))
         if all(filling.is_on_disk(number) for number in frames):
             self.figures.hits += 1
             return
@@ -268,16 +270,24 @@ class Filler(Service):
             _log.exception("a pack could not be fetched, unexpectedly")
             filling.fail(Unavailable("the daemon failed unexpectedly", hint="its log says more"), run)
         else:
-            self._keep(filling, fetched)
+            self._arrived(filling, fetched)
         finally:
             self._schedule.end(job)
         self._settle(filling)
         self._begin_work(filling)
         self._shelf.rest(filling)
 
-    def _keep(self, filling: Filling, fetched: Fetched) -> None:
+    def _arrived(self, filling: Filling, fetched: Fetched) -> None:
         self._health.came()
         self.figures.fetched_bytes += fetched.bytes_fetched
+        self._keep(filling, fetched)
+        if fetched.wrong_error is not None:
+            self.figures.verify_failures += len(fetched.wrong)
+            if self._health.may_tell():
+                _log.warning("%s", fetched.wrong_error)
+            filling.came_wrong(fetched.wrong, fetched.wrong_error)
+
+    def _keep(self, filling: Filling, fetched: Fetched) -> None:
         if fetched.disk_error is not None:
             self._health.disk_failed(fetched.disk_error)
         elif fetched.written:
@@ -286,11 +296,25 @@ class Filler(Service):
         for number, data in fetched.passed.items():
             self._passing.put(filling.pack, number, data)
         filling.arrived((*fetched.written, *fetched.passed))
-        if fetched.wrong_error is not None:
-            self.figures.verify_failures += len(fetched.wrong)
-            if self._health.may_tell():
-                _log.warning("%s", fetched.wrong_error)
-            filling.came_wrong(fetched.wrong, fetched.wrong_error)
+
+    async def _save(self, filling: Filling) -> None:
+        """Write what is in memory of this pack, since there may be room for it again."""
+        held = {
+            number: data for number in range(len(filling.frames)) if (data := filling.in_memory(number)) is not None
+        }
+        if filling.partial is None or not held:
+            return
+        filling.under_way += 1
+        fetched = Fetched()
+        try:
+            await start_thread(partial(keep_frames, fetched, held, filling.partial), name="pacball-save")
+        finally:
+            filling.under_way -= 1
+        for number in fetched.written:
+            self._passing.drop(filling.pack, number)
+        self._keep(filling, fetched)
+        self._settle(filling)
+        self._shelf.rest(filling)
 
     def _disk_works(self) -> None:
         if self._health.disk_works():

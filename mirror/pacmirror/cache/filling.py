@@ -71,6 +71,10 @@ class Filling:
         """Whether frame `number` can be sent."""
         return self.is_on_disk(number) or self._passing.get(self.pack, number) is not None
 
+    def in_memory(self, number: int) -> memoryview | None:
+        """Frame `number`, if it is in memory."""
+        return self._passing.get(self.pack, number)
+
     def on_disk_until(self, offset: int, end: int) -> int:
         """Up to where, at most `end`, the bytes of the pack from `offset` on are verified and on disk."""
         if self.partial is None:
