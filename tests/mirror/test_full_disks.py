@@ -175,7 +175,7 @@ def test_what_is_in_memory_is_kept_as_soon_as_there_is_room(tmp_path, step):
             sent, disk.full = origin.bytes_sent, ""
             await asyncio.sleep(0.25)
             assert await read_through(filler) == FRAMES
-            await until(lambda: (store.public / PACK.path).exists())
+            await until((store.public / PACK.path).exists)
             return origin.bytes_sent - sent
 
     with serving(FILES) as origin:
