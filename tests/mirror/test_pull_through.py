@@ -81,6 +81,20 @@ def test_ranges_are_cut_from_what_is_fetched_and_what_is_held(tmp_path, order):
         assert (status, body) == (206, PACK.data[-100:])
 
 
+def test_it_is_told_how_each_byte_was_served(tmp_path):
+    with serving(FILES) as origin, mirroring(tmp_path, origin) as mirror:
+        for _ in range(2):
+            mirror.request(PATH, "Range: bytes=8-1007")
+        metrics = mirror.metrics()
+        mirror.get(PATH)
+        wait_for_public(mirror)
+        mirror.get(PATH)
+        later = mirror.metrics()
+    sent = 'pacball_sent_bytes_total{{kind="packs",served="{}"}}'
+    assert (metrics[sent.format("fetched")], metrics[sent.format("partial")]) == (1000, 1000)
+    assert (later[sent.format("fetched")], later[sent.format("held")]) == (1000 + SIZE, SIZE)
+
+
 def test_heads_and_conditions_are_those_of_any_file(tmp_path):
     with serving(FILES) as origin, mirroring(tmp_path, origin) as mirror:
         status, headers, body = mirror.request(PATH, method="HEAD")

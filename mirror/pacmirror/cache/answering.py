@@ -40,6 +40,8 @@ async def answer_filling(
     response.content_length = answer.length
     frames = filling.frames.covering(answer.offset, answer.length)
     if request.method == "GET" and frames:
+        end = answer.offset + answer.length
+        request[SERVED] = "partial" if filling.on_disk_until(answer.offset, end) == end else "fetched"
         filler.ask(filling, frames)
         await _wait(filler, filling, frames[0])
     with cutting(request):
@@ -72,7 +74,6 @@ class _Sender:
     async def send(self, offset: int, end: int) -> None:
         """Send the bytes from `offset` to `end` of the pack as they come."""
         filling, most = self._filling, self._limits.write_bytes
-        self._request[SERVED] = "partial"
         with self._open() as file:
             while offset < end:
                 if file is not None and (until := filling.on_disk_until(offset, min(end, offset + most))) > offset:
@@ -82,7 +83,6 @@ class _Sender:
                 elif filling.bytes_in_memory(offset, end):
                     offset += await self._write(offset, end)
                 else:
-                    self._request[SERVED] = "fetched"
                     await _wait(self._filler, filling, filling.frames.covering(offset, 1)[0])
 
     async def _write(self, offset: int, end: int) -> int:
