@@ -17,6 +17,10 @@ _PUBLIC_MODE = 0o444
 _ABSENT, _CANDIDATE, _PRESENT = 0, 1, 2
 
 
+class Removed(Unavailable):
+    """Others have removed the pack while it was filled, to make room: it must be begun anew."""
+
+
 class PartialPack:
     """One partial pack, opened. Threads may use it at once, except for `close`. `frames` come from its proven table."""
 
@@ -75,8 +79,8 @@ class PartialPack:
     def publish(self) -> None:
         """Make the whole pack durable, then visible under its public name. May be repeated.
 
-        Raises Refused if a frame is not here, Unavailable when the file was removed by others, or the disk fails: then the
-        file is given up, since what a failed sync has lost looks, until it is needed, as if it were on disk.
+        Raises Refused if a frame is not here, Removed, or Unavailable when the disk fails: then the file is given up, since
+        what a failed sync has lost looks, until it is needed, as if it were on disk.
         """
         if not self.is_whole:
             raise Refused("lacks frames and cannot become public", place=str(self._path))
@@ -130,9 +134,7 @@ class PartialPack:
                     f"/proc/self/fd/{self._descriptor}", self._public.name, src_dir_fd=directory, dst_dir_fd=directory
                 )
         except FileNotFoundError:
-            raise Unavailable(
-                "was removed while it was filled", place=str(self._path), hint="it is fetched again"
-            ) from None
+            raise Removed("was removed while it was filled", place=str(self._path), hint="try again") from None
         finally:
             os.close(directory)
 

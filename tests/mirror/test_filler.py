@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from pacmirror.limits import CacheLimits
 from pacstore.errors import Corrupt, NotFound, Unavailable
 from pacstore.partial import PartialPacks
 from pacstore.store import Store
@@ -198,4 +199,81 @@ def test_an_early_end_is_not_the_end_ncps_1155(store):
 
     with serving(FILES, mischief.of_packs(mischief.truncate, first=3)) as origin:
         run(work)
+    assert public(store) == PACK.data
+
+
+def test_a_pack_that_is_removed_while_it_is_filled_is_begun_anew(store):
+    """A quota takes what is used least, whoever is at work at it; that is no fault of the disk."""
+    partials = PartialPacks(store.private, store.storage)
+
+    async def work():
+        async with filling_store(store, [origin.url]) as filler:
+            task = asyncio.create_task(filler.fetch(PACK.id))
+            await until(lambda: filler.status()["fetched_bytes"])
+            partials.drop(PACK.id)
+            await task
+            assert filler.status()["disk"] == ""
+
+    with serving(FILES, bytes_per_second=3e6) as origin:
+        run(work)
+    assert public(store) == PACK.data
+
+
+def test_a_damaged_pack_is_withdrawn_and_only_its_bad_frame_is_fetched_cvmfs_3878(store):
+    """cvmfs#3878: a replica trusted an object because its name existed."""
+    path = store.public / PACK.path
+
+    async def work():
+        async with filling_store(store, [origin.url]) as filler:
+            await filler.fetch(PACK.id)
+            path.chmod(0o600)
+            with path.open("r+b") as file:
+                file.seek(PACK.frames.begin(17) + 5)
+                file.write(b"rot")
+            sent = origin.bytes_sent
+            filler.partials.demote(PACK.id)
+            assert not path.exists()
+            await filler.fetch(PACK.id)
+            return origin.bytes_sent - sent
+
+    with serving(FILES) as origin:
+        assert run(work) == 30_000
+    assert public(store) == PACK.data
+
+
+def test_too_many_packs_at_once_are_told_so(store):
+    many = [noise_pack(2, 100_000, seed=f"many {number}") for number in range(6)]
+
+    async def work():
+        async with filling_store(store, [origin.url], limits=CacheLimits(packs=3)) as filler:
+            asked = [filler.fetch(pack.id, urgent=True) for pack in many]
+            told = await asyncio.gather(*asked, return_exceptions=True)
+            assert [str(one) for one in told if one] == [
+                "too many packs are asked for at once (try again in a moment)"
+            ] * 3
+            for pack in many:
+                await filler.fetch(pack.id)
+
+    with serving(files_of(*many)) as origin:
+        run(work)
+
+
+def test_the_daemon_stops_while_packs_are_filled(store):
+    """What waits is told; what was fetched is not fetched again."""
+
+    async def work():
+        async with filling_store(store, [origin.url]) as filler:
+            task = asyncio.create_task(filler.fetch(PACK.id))
+            await until(lambda: filler.status()["fetched_bytes"])
+        with pytest.raises(Unavailable, match="the daemon stops|was closed"):
+            await task
+
+    async def go_on():
+        async with filling_store(store, [origin.url]) as filler:
+            await filler.fetch(PACK.id)
+
+    with serving(FILES, bytes_per_second=1e6) as origin:
+        run(work)
+        run(go_on)
+    assert origin.bytes_sent < 1.9 * len(PACK.data)
     assert public(store) == PACK.data

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from prometheus_client.core import GaugeMetricFamily
 
@@ -21,21 +21,23 @@ from pacmirror.cache.fetching import Fetched, fetch_frames, keep_frames
 from pacmirror.cache.figures import Figures
 from pacmirror.cache.filling import Filling
 from pacmirror.cache.health import Health
-from pacmirror.cache.opening import OpenedPack, begin, is_public, open_here
+from pacmirror.cache.opener import Opener
 from pacmirror.cache.passing import Passing
 from pacmirror.cache.schedule import Job, Schedule
 from pacmirror.cache.shelf import Shelf
 from pacmirror.limits import CacheLimits
 from pacmirror.service import Service
+from pacmirror.tasks import Tasks
 from pacmirror.threads import start_thread
-from pacmirror.verdict import NotReached, as_gateway
+from pacmirror.verdict import as_gateway
 from pacstore.backends.directory import DirectoryStorage
 from pacstore.errors import Corrupt, PacballError, Unavailable
 from pacstore.partial import PartialPacks
+from pacstore.partial_pack import Removed
 from pacstore.storage import ObjectKind, object_path
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
     from prometheus_client.core import Metric
 
@@ -44,7 +46,8 @@ if TYPE_CHECKING:
     from pacstore.digest import Digest
     from pacstore.storage import Clock, ObjectStorage
 
-T = TypeVar("T")
+_TIMES = 3
+"""For what was removed while it was filled."""
 _log = logging.getLogger(__name__)
 
 
@@ -66,18 +69,19 @@ class Filler(Service):
         self.figures = Figures()
         self.changes = Changes()
         self.partials = partials
-        self._storage = storage
         self._upstream = upstream
         self._passing = Passing(self.limits.memory_bytes)
-        self._health = Health(self.limits, clock)
+        self._health = Health(self.limits, clock, is_closed=lambda: upstream.is_closed)
         self._shelf = Shelf(self.limits)
         self._schedule = Schedule(self.limits)
-        self._opening: dict[Digest, asyncio.Task[Filling | None]] = {}
         self.writers = asyncio.Semaphore(self.limits.writers)
         """Of who sends from memory."""
-        self._openings = asyncio.Semaphore(self.limits.openings)
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = Tasks()
         self._looking: set[Digest] = set()
+        self._opener = Opener(
+            partials, storage, upstream, self._shelf, self._tasks,
+            health=self._health, figures=self.figures, passing=self._passing, limits=self.limits,
+        )  # fmt: skip
         self._wall_clock = wall_clock
 
     @property
@@ -95,6 +99,13 @@ class Filler(Service):
         Others may have begun it, and what was begun goes on if the caller leaves. `length`: what the pack must have, in bytes.
         Raises NotFound if that is definite, otherwise Unavailable or Corrupt.
         """
+        for _ in range(_TIMES - 1):
+            with contextlib.suppress(Removed):
+                await self._fetch(pack, length, frames, urgent=urgent)
+                return
+        await self._fetch(pack, length, frames, urgent=urgent)
+
+    async def _fetch(self, pack: Digest, length: int | None, frames: range | None, *, urgent: bool) -> None:
         async with self.filling(pack) as filling:
             if filling is None:
                 return
@@ -111,7 +122,7 @@ class Filler(Service):
     @contextlib.asynccontextmanager
     async def filling(self, pack: Digest) -> AsyncIterator[Filling | None]:
         """The pack as it is being filled, kept open in the context; None if it is public by now. Raises as `fetch`."""
-        found = await self._acquire(pack)
+        found = await self._opener.open(pack)
         if found is None:
             yield None
             return
@@ -123,7 +134,7 @@ class Filler(Service):
 
     def want(self, filling: Filling, numbers: Iterable[int], *, urgent: bool) -> bool:
         """Let these frames come, whoever waits for them; whether others want any of them already."""
-        if self._refusal(filling.pack) is not None:
+        if self._health.refusal(filling.pack) is not None:
             return False
         joined = filling.want(numbers, urgent=urgent)
         self._begin_work(filling)
@@ -133,7 +144,7 @@ class Filler(Service):
         """A client wants these frames, now."""
         self.changes.used[filling.pack] = self._wall_clock()
         if self._passing.held_bytes and self._health.may_write():
-            self._spawn(self._save(filling))
+            self._tasks.begin(self._save(filling))
         if all(filling.is_on_disk(number) for number in frames):
             self.figures.hits += 1
             return
@@ -151,7 +162,7 @@ class Filler(Service):
         while not (filling.is_on_disk(number) or (filling.is_here(number) and not on_disk)):
             if on_disk:
                 self._require_disk(filling, number)
-            if not filling.is_wanted(number) and (refusal := self._refusal(filling.pack)) is not None:
+            if not filling.is_wanted(number) and (refusal := self._health.refusal(filling.pack)) is not None:
                 raise refusal
             with filling.expecting(number) as arrival:
                 self.want(filling, (number,), urgent=urgent)
@@ -173,74 +184,18 @@ class Filler(Service):
             raise Unavailable("was given up while it was filled", place=filling.pack.hex, hint="it is fetched again")
         await asyncio.shield(filling.whole)
 
-    # Opening packs
-
-    async def _acquire(self, pack: Digest) -> Filling | None:
-        while True:
-            found = self._shelf.get(pack)
-            if found is not None:
-                return found
-            task = self._opening.get(pack)
-            if task is None:
-                self._shelf.make_room(len(self._opening))
-                task = self._opening[pack] = self._spawn(self._open(pack))
-            if await asyncio.shield(task) is None:
-                return None
-
-    async def _open(self, pack: Digest) -> Filling | None:
-        try:
-            if await start_thread(lambda: is_public(self._storage, pack), name="pacball-open"):
-                return None
-            made = await start_thread(lambda: open_here(self.partials, pack), name="pacball-open")
-            if made is None:
-                made = await self._begin(pack)
-        finally:
-            del self._opening[pack]
-        if made.disk_error is not None:
-            self._health.disk_failed(made.disk_error)
-        filling = Filling(
-            pack, made.frames, made.partial, ending=made.ending, passing=self._passing, limits=self.limits
-        )
-        self._shelf.put(filling)
-        return filling
-
-    async def _begin(self, pack: Digest) -> OpenedPack:
-        async with self._openings:
-            if (refusal := self._refusal(pack)) is not None:
-                raise refusal
-            began = self._health.now
-            work = partial(begin, self.partials, self._upstream.mirrors, pack, self.limits)
-            try:
-                made = await start_thread(work, name="pacball-open")
-            except PacballError as error:
-                self.figures.fetches_failed += 1
-                self.figures.verify_failures += isinstance(error, Corrupt)
-                told = as_gateway(error)
-                self._health.failed(pack, told, began)
-                raise told from error
-            self._health.came()
-            return made
-
     # Giving out work
-
-    def _refusal(self, pack: Digest) -> PacballError | None:
-        """Why nothing is asked of the upstreams now."""
-        if self._upstream.is_closed:
-            return NotReached(
-                "nothing may be fetched from the upstreams at this hour", place=pack.hex, hint="try later"
-            )
-        return self._health.refusal(pack)
 
     def _begin_work(self, filling: Filling) -> None:
         """Let a thread look for what may be here of what is wanted, and begin all jobs for which there is room."""
         self._schedule.add(filling)
         if filling.pack not in self._looking and filling.next_look():
             self._looking.add(filling.pack)
-            self._spawn(self._look(filling))
+            self._tasks.begin(self._look(filling))
         passing = self._health.disk_fault is not None
         most_bytes = 0 if passing else min(self.limits.job_bytes, self._upstream.mirrors.range_bytes())
         while (job := self._schedule.begin_next(most_bytes=most_bytes, waited_for=passing)) is not None:
-            self._spawn(self._do(job))
+            self._tasks.begin(self._do(job))
 
     # Doing it
 
@@ -337,7 +292,7 @@ class Filler(Service):
     def _settle(self, filling: Filling) -> None:
         if filling.is_whole and filling.whole is None and not filling.is_over:
             filling.under_way += 1
-            filling.whole = self._spawn(self._publish(filling))
+            filling.whole = self._tasks.begin(self._publish(filling))
 
     async def _publish(self, filling: Filling) -> None:
         try:
@@ -346,8 +301,10 @@ class Filler(Service):
             self.figures.packs_completed += 1
             self.changes.completed.add(filling.pack)
             self.changes.begun.pop(filling.pack, None)
+        except Removed as error:
+            _log.info("a pack was not kept: %s", error)
+            raise
         except PacballError as error:
-            _log.warning("a pack could not be kept: %s", error)
             self._health.disk_failed(error)
             raise
         finally:
@@ -375,8 +332,7 @@ class Filler(Service):
         for filling in self._shelf:
             filling.fail(Unavailable("the daemon stops", hint="try another source"))
         await start_thread(self._upstream.mirrors.close, name="pacball-close")
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._tasks.ended()
         for filling in self._shelf:
             self._shelf.close(filling)
 
@@ -409,18 +365,6 @@ class Filler(Service):
     def _disk_fault(self) -> str:
         fault = self._health.disk_fault
         return f"{fault.place}: {fault.message}" if fault is not None else ""
-
-    def _spawn(self, work: Coroutine[object, object, T]) -> asyncio.Task[T]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[T]) -> None:
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, PacballError):
-            _log.error("the cache failed unexpectedly", exc_info=error)
 
 
 def make_filler(config: Config, upstream: Upstream) -> Filler:

@@ -23,9 +23,13 @@ _TOLD_SECONDS = 60.0
 class Health:
     """Failures are remembered for seconds. That an upstream is not reached never becomes that something is absent."""
 
-    def __init__(self, limits: CacheLimits, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, limits: CacheLimits, clock: Callable[[], float], *, is_closed: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`is_closed`: whether nothing may be asked at this hour."""
         self._limits = limits
         self._clock = clock
+        self._is_closed = is_closed
         self._absent: OrderedDict[Digest, tuple[float, PacballError]] = OrderedDict()
         self._down_until = 0.0
         self._down: PacballError | None = None
@@ -46,6 +50,8 @@ class Health:
         """Why the upstreams are not to be asked for `pack` now."""
         if self._stopped:
             return NotReached("the daemon stops", hint="try another source")
+        if self._is_closed():
+            return NotReached("nothing may be fetched from the upstreams at this hour", hint="try again later")
         until, error = self._absent.get(pack, (0.0, None))
         if error is not None and self._clock() < until:
             return as_gateway(error)

@@ -1,0 +1,97 @@
+"""Opener: finds each pack that is asked for once for all who ask: what is open, what is here in part, or its table upstream."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pacmirror.cache.filling import Filling
+from pacmirror.cache.opening import OpenedPack, begin, is_public, open_here
+from pacmirror.threads import start_thread
+from pacmirror.verdict import as_gateway
+from pacstore.errors import Corrupt, PacballError
+
+if TYPE_CHECKING:
+    from pacmirror.cache.figures import Figures
+    from pacmirror.cache.health import Health
+    from pacmirror.cache.passing import Passing
+    from pacmirror.cache.shelf import Shelf
+    from pacmirror.limits import CacheLimits
+    from pacmirror.tasks import Tasks
+    from pacmirror.upstream import Upstream
+    from pacstore.digest import Digest
+    from pacstore.partial import PartialPacks
+    from pacstore.storage import ObjectStorage
+
+_THREAD = "pacball-open"
+
+
+class Opener:
+    """Puts packs on the shelf. `storage` has the public packs, beside the partial ones."""
+
+    def __init__(
+        self, partials: PartialPacks, storage: ObjectStorage, upstream: Upstream, shelf: Shelf, tasks: Tasks,
+        *, health: Health, figures: Figures, passing: Passing, limits: CacheLimits,
+    ) -> None:  # fmt: skip
+        self._partials = partials
+        self._storage = storage
+        self._upstream = upstream
+        self._shelf = shelf
+        self._tasks = tasks
+        self._health = health
+        self._figures = figures
+        self._passing = passing
+        self._limits = limits
+        self._opening: dict[Digest, asyncio.Task[bool]] = {}
+        self._begun = asyncio.Semaphore(limits.openings)
+
+    async def open(self, pack: Digest) -> Filling | None:
+        """The pack; None if it is public. Raises NotFound if that is definite, otherwise Unavailable or Corrupt.
+
+        Whoever stops waiting stops nothing.
+        """
+        while True:
+            found = self._shelf.get(pack)
+            if found is not None:
+                return found
+            task = self._opening.get(pack)
+            if task is None:
+                self._shelf.make_room(len(self._opening))
+                task = self._opening[pack] = self._tasks.begin(self._open(pack))
+            if not await asyncio.shield(task):
+                return None
+
+    async def _open(self, pack: Digest) -> bool:
+        """Put the pack on the shelf; False if it is public."""
+        try:
+            if await start_thread(lambda: is_public(self._storage, pack), name=_THREAD):
+                return False
+            made = await start_thread(lambda: open_here(self._partials, pack), name=_THREAD)
+            if made is None:
+                made = await self._begin(pack)
+        finally:
+            del self._opening[pack]
+        if made.disk_error is not None:
+            self._health.disk_failed(made.disk_error)
+        self._shelf.put(
+            Filling(pack, made.frames, made.partial, ending=made.ending, passing=self._passing, limits=self._limits)
+        )
+        return True
+
+    async def _begin(self, pack: Digest) -> OpenedPack:
+        async with self._begun:
+            if (refusal := self._health.refusal(pack)) is not None:
+                raise refusal
+            began = self._health.now
+            work = partial(begin, self._partials, self._upstream.mirrors, pack, self._limits)
+            try:
+                made = await start_thread(work, name=_THREAD)
+            except PacballError as error:
+                self._figures.fetches_failed += 1
+                self._figures.verify_failures += isinstance(error, Corrupt)
+                told = as_gateway(error)
+                self._health.failed(pack, told, began)
+                raise told from error
+            self._health.came()
+            return made
