@@ -11,10 +11,11 @@ from ipaddress import ip_network
 import pytest
 
 from pacmirror.access import OPEN_PATHS, STATUS_PATHS
-from pacmirror.config import AccessConfig
+from pacmirror.config import AccessConfig, UpstreamConfig
 from pacmirror.routes import ROUTES
 from pacmirror.token_file import create_token, find_token, read_tokens, revoke_token
 from pacstore.errors import Corrupt, NotFound, PacballError, Refused
+from tests.e2e.site import wait_until
 from tests.mirror.daemons import PACK_ID, RELEASE, running
 
 PACK_PATH = f"/packs/ab/{PACK_ID}"
@@ -199,3 +200,17 @@ def test_a_daemon_whose_tokens_cannot_be_read_does_not_start(store, file):
         running(store, access=AccessConfig("token", token_file=file)),
     ):
         pass
+
+
+def test_a_mirror_shows_its_token_to_its_upstream(store, file, tmp_path):
+    _, text = make(file)
+    (tmp_path / "own").write_text(text + "\n")
+    (tmp_path / "own").chmod(0o600)
+    with running(store, access=AccessConfig(read="token", token_file=file)) as origin:
+        upstream = UpstreamConfig(urls=(origin.url,), tokens={origin.url: tmp_path / "own"})
+        with running(tmp_path / "with", upstream=upstream) as mirror:
+            wait_until(lambda: mirror.status()["catalog"]["state"] == "good")
+        with running(tmp_path / "without", upstream=UpstreamConfig(urls=(origin.url,))) as mirror:
+            wait_until(lambda: mirror.status()["replication"]["upstreams"][0]["error"])
+            assert "401" in mirror.status()["replication"]["upstreams"][0]["error"]
+            assert mirror.request("/readyz")[0] == 503
