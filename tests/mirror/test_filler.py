@@ -265,7 +265,7 @@ def test_the_daemon_stops_while_packs_are_filled(store):
         async with filling_store(store, [origin.url]) as filler:
             task = asyncio.create_task(filler.fetch(PACK.id))
             await until(lambda: filler.status()["fetched_bytes"])
-        with pytest.raises(Unavailable, match="the daemon stops|was closed"):
+        with pytest.raises(Unavailable, match=r"the daemon stops|was closed"):
             await task
 
     async def go_on():
