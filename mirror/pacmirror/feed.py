@@ -94,16 +94,20 @@ class Feed:
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
-            self._wake.clear()
-            self.begun += 1
-            try:
-                await self._look_once()
-            finally:
-                self.ended = self.begun
-                for waiting in self._waiting:
-                    if not waiting.done():
-                        waiting.set_result(None)
-            await self._pause()
+            await self.step()
+            await self.pause()
+
+    async def step(self) -> None:
+        """Look once. Raises nothing: how it ended is told by `error`."""
+        self._wake.clear()
+        self.begun += 1
+        try:
+            await self._look_once()
+        finally:
+            self.ended = self.begun
+            for waiting in self._waiting:
+                if not waiting.done():
+                    waiting.set_result(None)
 
     async def _look_once(self) -> None:
         whole, self._whole = self._whole, False
@@ -133,7 +137,8 @@ class Feed:
     def _saw(self, version: int) -> None:
         self.version = max(version, self.version or 0)
 
-    async def _pause(self) -> None:
+    async def pause(self) -> None:
+        """Return when it is time for the next look, or somebody wants one."""
         limits = self._limits
         await asyncio.sleep(limits.least_seconds)
         pause = self._poll_seconds

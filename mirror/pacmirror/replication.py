@@ -234,11 +234,26 @@ class Replication(Service):
 
     async def _run(self) -> None:
         await self._load()
+        if self._config.trusted_root is None:
+            await self._begin()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_tidy())
             group.create_task(self._keep_whole())
             for feed in self._feeds:
                 group.create_task(feed.run())
+
+    async def _begin(self) -> None:
+        """Which root is believed must not depend on who is fast: all are asked in their order, until one has a catalog."""
+        while not self._has_catalog():
+            for feed in self._feeds:
+                await feed.step()
+                if self._has_catalog():
+                    break
+            else:
+                await self._feeds[0].pause()
+
+    def _has_catalog(self) -> bool:
+        return self.version is not None
 
     async def _load(self) -> None:
         parts = self._required()

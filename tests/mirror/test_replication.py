@@ -14,7 +14,7 @@ from pacstore.errors import Refused
 from pacstore.trust.pins import fingerprint
 from tests.e2e.attacker import mirroring
 from tests.mirror.daemons import make_store, running
-from tests.mirror.scripted import Drip, answer
+from tests.mirror.scripted import Drip, Pause, answer
 from tests.store.signed_catalog import SignedCatalog, flipped
 
 STAMP = "/catalog/timestamp.json"
@@ -145,13 +145,31 @@ def test_an_upstream_that_stands_still_withholds_nothing(tmp_path, catalog, upst
 def test_a_dripping_upstream_keeps_nobody_waiting(tmp_path, catalog, upstream):
     with mirroring(make_store(tmp_path / "slow", catalog) / "public") as slow:
         slow.says(STAMP[1:], answer("200 OK", b" ", length=5000), Drip(b" ", 0.05))
-        with mirror_of(tmp_path / "mirror", slow, upstream) as mirror:
+        root = tmp_path / "root.json"
+        root.write_bytes(catalog.files["catalog/1.root.json"])
+        with mirror_of(tmp_path / "mirror", slow, upstream, trusted_root=root) as mirror:
             eventually(lambda: serves(mirror, catalog))
             for _ in range(3):
                 catalog.commit("line-Demo")
                 catalog.write(upstream.public)
                 eventually(lambda: serves(mirror, catalog))
             assert told(mirror)["upstreams"][0]["version"] is None
+
+
+def test_the_root_of_the_first_good_upstream_in_their_order_is_believed(tmp_path, catalog, upstream):
+    with mirroring(make_store(tmp_path / "dead", catalog) / "public") as dead:
+        dead.says(STAMP[1:], answer("500 Oops"))
+        slow = [Pause(1), answer("200 OK", catalog.stamp)]
+        upstream.says(STAMP[1:], *slow)
+        stranger = SignedCatalog("Demo")
+        with (
+            mirroring(make_store(tmp_path / "other", stranger) / "public") as other,
+            mirror_of(tmp_path / "mirror", dead, upstream, other) as mirror,
+        ):
+            eventually(lambda: serves(mirror, catalog))
+            eventually(lambda: told(mirror)["upstreams"][2]["error"])
+            assert "not signed by the keys" in told(mirror)["upstreams"][2]["error"]
+            assert serves(mirror, catalog)
 
 
 def test_a_rollback_of_the_upstream_is_not_followed_even_after_a_restart(tmp_path, catalog, upstream):

@@ -147,4 +147,5 @@ def storing() -> Iterator[None]:
     except StoreFailed:
         raise
     except PacballError as error:
-        raise StoreFailed(error.message, place=error.place, hint=error.hint) from error
+        hint = "what was here before still is, and it is tried again"
+        raise StoreFailed(error.message, place=error.place, hint=hint) from error
