@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pacmirror.traffic import Traffic
 
 _BUSY = b"HTTP/1.1 %s\r\nRetry-After: 5\r\nCache-Control: no-store\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_PARTING = 100
+_PARTING_SECONDS = 1.0
 _IPV6_PREFIX = 64
 """A customer of a provider has that many addresses at least: they count as one."""
 
@@ -32,6 +34,7 @@ class Gate:
         self._traffic = traffic
         self._make_inner = make_inner
         self._of_address: Counter[str] = Counter()
+        self._parting: set[asyncio.Transport] = set()
 
     def make_protocol(self) -> asyncio.Protocol:
         """The protocol of a new connection."""
@@ -60,6 +63,28 @@ class Gate:
             if not self._of_address[key]:
                 del self._of_address[key]
 
+    def refuse(self, transport: asyncio.Transport, answer: bytes) -> None:
+        """Send `answer` and close, but a moment later, if not too many are waited for.
+
+        What the client has sent meanwhile would make the system throw the answer away.
+        """
+        transport.write(answer)
+        if len(self._parting) >= _PARTING:
+            transport.close()
+            return
+        transport.write_eof()
+        self._parting.add(transport)
+        asyncio.get_running_loop().call_later(_PARTING_SECONDS, transport.close)
+
+    def part(self, transport: asyncio.Transport) -> None:
+        """A connection that was refused has ended."""
+        self._parting.discard(transport)
+
+    def close(self) -> None:
+        """Close what was refused, at once."""
+        for transport in tuple(self._parting):
+            transport.close()
+
     def _key(self, peer: str) -> str:
         """What is counted as one address; empty for what is not counted."""
         address = parse_peer(peer)
@@ -77,15 +102,16 @@ class _Connection(asyncio.Protocol):
         self._gate = gate
         self._peer = ""
         self._inner: asyncio.Protocol | None = None
+        self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
         self._peer = str(peer[0]) if isinstance(peer, tuple) else ""
         inner, refusal = self._gate.enter(self._peer)
         if inner is None:
-            if isinstance(transport, asyncio.WriteTransport):
-                transport.write(refusal)
-            transport.close()
+            if isinstance(transport, asyncio.Transport):
+                self._transport = transport
+                self._gate.refuse(transport, refusal)
             return
         self._inner = inner
         inner.connection_made(transport)
@@ -110,3 +136,5 @@ class _Connection(asyncio.Protocol):
             self._gate.leave(self._peer)
             self._inner.connection_lost(exc)
             self._inner = None
+        elif self._transport is not None:
+            self._gate.part(self._transport)

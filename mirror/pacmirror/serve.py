@@ -105,14 +105,16 @@ async def _running(config: Config, sock: socket.socket) -> AsyncIterator[web.App
     try:
         await runner.setup()
         connections = _server(runner)
-        factory = Gate(config, app[TRAFFIC], connections).make_protocol
-        server = await asyncio.get_running_loop().create_server(factory, sock=sock, backlog=limits.backlog)
+        gate = Gate(config, app[TRAFFIC], connections)
+        server = await asyncio.get_running_loop().create_server(gate.make_protocol, sock=sock, backlog=limits.backlog)
         try:
             yield app
         finally:
             server.close()
+            gate.close()
             await runner.cleanup()
             await _end_late_connections(connections)
+            gate.close()
     finally:
         await runner.cleanup()
 

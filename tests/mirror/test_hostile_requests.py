@@ -126,6 +126,8 @@ def test_too_many_connections_are_told_so(store):
             sock.sendall(GET + b"\r\n")
             assert sock.recv(12) == b"HTTP/1.1 200"
         assert parse_answer(daemon.exchange(b""))[0] == 503
+        # Also who has asked already gets the answer, and no reset.
+        assert parse_answer(daemon.exchange(GET + b"\r\n" + bytes(100_000)))[0] == 503
         for sock in held:
             sock.close()
         deadline = time.monotonic() + 2
