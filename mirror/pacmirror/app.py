@@ -61,7 +61,7 @@ def make_app(config: Config) -> web.Application:
         app.on_response_prepare.append(forbid_shared_caches)
     app[WATCH] = Watch(config, app[FILES])
     # They start in this order, after the store was looked at, and end in the opposite one.
-    app[EVENTS] = Events(app[WATCH].catalog, config.limits.events)
+    app[EVENTS] = Events(app[WATCH].catalog, config.limits.events, trusted=config.access.trusted_proxies)
     services: list[Service] = [app[TRAFFIC], access, app[WATCH], app[EVENTS]]
     if config.is_mirror:
         services += _mirror_services(app, config)

@@ -16,16 +16,18 @@ from aiohttp import web
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from pacmirror.event_stream import KEEP_ALIVE, MEDIA_TYPE, Event, encode_data, encode_event, encode_retry
-from pacmirror.request_keys import add_sent
+from pacmirror.listener import counted_as
+from pacmirror.request_keys import add_sent, client_address
 from pacmirror.service import Service
 from pacstore.errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from prometheus_client.core import Metric
 
     from pacmirror.catalog import ServedCatalog
+    from pacmirror.config import Network
     from pacmirror.limits import EventLimits
     from pacstore.release import Release
 
@@ -42,10 +44,14 @@ _log = logging.getLogger(__name__)
 
 
 class Events(Service):
-    """The service `events`: whoever listens, and what they were told last. For use in one event loop."""
+    """The service `events`: whoever listens, and what they were told last. For use in one event loop.
 
-    def __init__(self, served: ServedCatalog, limits: EventLimits) -> None:
+    `trusted`: networks of proxies whose word about the client's address is believed.
+    """
+
+    def __init__(self, served: ServedCatalog, limits: EventLimits, *, trusted: Sequence[Network] = ()) -> None:
         self._served = served
+        self._trusted = trusted
         self._limits = limits
         self._listeners: set[_Listener] = set()
         # Ids tell listeners of this run from those of one before, whose numbers mean nothing here.
@@ -68,11 +74,10 @@ class Events(Service):
         """Send events until the client has gone, reads too slowly, or the daemon stops. Raises Unavailable for one too many."""
         if request.method == "HEAD":
             return web.Response(headers=_HEADERS)
-        if self._stopping or len(self._listeners) >= self._limits.listeners:
-            why = "the server stops" if self._stopping else "too many listen already"
-            raise Unavailable(why, place="/v1/events", hint="look at /catalog/timestamp.json now and then instead")
+        address = counted_as(client_address(request, self._trusted), self._trusted)
+        self._refuse(address)
         response = web.StreamResponse(headers=_HEADERS)
-        listener = _Listener(self._limits.queued)
+        listener = _Listener(self._limits.queued, address)
         listener.put(encode_retry(self._limits.retry_seconds))
         for event in self._missed(request.headers.get("Last-Event-ID", "")):
             listener.put(encode_event(event))
@@ -127,6 +132,19 @@ class Events(Service):
 
     # How it works
 
+    def _refuse(self, address: str) -> None:
+        """Raise why nobody more of that address may listen."""
+        limits, of_address = self._limits, sum(one.address == address for one in self._listeners)
+        if self._stopping:
+            why = "the server stops"
+        elif len(self._listeners) >= limits.listeners:
+            why = "too many listen already"
+        elif address and of_address >= limits.listeners_per_address:
+            why = "too many listen from this address already"
+        else:
+            return
+        raise Unavailable(why, place="/v1/events", hint="look at /catalog/timestamp.json now and then instead")
+
     def _catalog(self, version: int) -> None:
         if version != self._version:
             self._version = version
@@ -174,9 +192,10 @@ class Events(Service):
 
 
 class _Listener:
-    """What one client is still to be sent, at most `limit` pieces."""
+    """What the client at `address` is still to be sent, at most `limit` pieces."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, address: str) -> None:
+        self.address = address
         self.is_cut = False
         self._limit = limit
         self._queue: deque[bytes] = deque()

@@ -54,7 +54,8 @@ class ReplicationLimits:
 class EventLimits:
     """Bounds of those who listen for events, and of listening to an upstream.
 
-    `listeners`: at once; `queued`: events that one of them may be behind; `remembered`: that one who comes back is told.
+    `listeners`: at once; `listeners_per_address`: of one address, trusted proxies and this machine apart. `queued`: events that
+    one of them may be behind; `remembered`: that one who comes back is told.
     `write_seconds`: the longest that a listener may take for what it is sent. `look_seconds`: between two looks at the catalog
     while anybody listens. `keep_alive_seconds`: after which a comment is sent if there is no event.
     `retry_seconds`: what listeners are asked to wait before they come back.
@@ -64,6 +65,7 @@ class EventLimits:
     """
 
     listeners: int = 256
+    listeners_per_address: int = 32
     queued: int = 64
     remembered: int = 256
     write_seconds: float = 30.0

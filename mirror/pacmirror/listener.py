@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pacmirror.request_keys import is_in, parse_peer
 
 if TYPE_CHECKING:
-    from pacmirror.config import Config
+    from pacmirror.config import Config, Network
     from pacmirror.traffic import Traffic
 
 _BUSY = b"HTTP/1.1 %s\r\nRetry-After: 5\r\nCache-Control: no-store\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -42,7 +42,7 @@ class Gate:
 
     def enter(self, peer: str) -> tuple[asyncio.Protocol | None, bytes]:
         """What is to speak with the address `peer`; or None, and the answer that it gets."""
-        key = self._key(peer)
+        key = counted_as(peer, self._trusted)
         if self._traffic.open_connections >= self._limits.connections:
             self._traffic.refused_connections["all"] += 1
             return None, _BUSY % b"503 Service Unavailable"
@@ -57,7 +57,7 @@ class Gate:
     def leave(self, peer: str) -> None:
         """A connection that was let in has ended."""
         self._traffic.open_connections -= 1
-        key = self._key(peer)
+        key = counted_as(peer, self._trusted)
         if key:
             self._of_address[key] -= 1
             if not self._of_address[key]:
@@ -85,14 +85,15 @@ class Gate:
         for transport in tuple(self._parting):
             transport.close()
 
-    def _key(self, peer: str) -> str:
-        """What is counted as one address; empty for what is not counted."""
-        address = parse_peer(peer)
-        if address is None or address.is_loopback or is_in(peer, self._trusted):
-            return ""
-        if address.version == 6:
-            return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False))
-        return str(address)
+
+def counted_as(peer: str, trusted: Sequence[Network]) -> str:
+    """What counts as one address with `peer`, for limits; empty for what is not counted: this machine, and trusted proxies."""
+    address = parse_peer(peer)
+    if address is None or address.is_loopback or is_in(peer, trusted):
+        return ""
+    if address.version == 6:
+        return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False))
+    return str(address)
 
 
 class _Connection(asyncio.Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import json
 import socket
 import time
@@ -16,7 +17,7 @@ from aiohttp.test_utils import TestServer
 
 from pacmirror.answers import answer_errors
 from pacmirror.catalog import ServedCatalog
-from pacmirror.config import Config, SyncConfig, UpstreamConfig
+from pacmirror.config import AccessConfig, Config, SyncConfig, UpstreamConfig
 from pacmirror.event_stream import EventReader
 from pacmirror.events import Events
 from pacmirror.files import PublicFiles
@@ -107,6 +108,19 @@ def test_one_listener_too_many_is_told_so(tmp_path, catalog):
         assert (status, headers["retry-after"]) == (503, "5")
         assert "too many" in json.loads(body)["message"]
         assert daemon.status()["events"]["listeners"] == 2
+
+
+def test_one_address_does_not_take_all_places(tmp_path, catalog):
+    limits = replace(PROMPT, events=EventLimits(listeners_per_address=1))
+    access = AccessConfig(trusted_proxies=(ipaddress.ip_network("127.0.0.0/8"),))
+    with running(make_store(tmp_path, catalog), limits, access=access) as daemon, contextlib.ExitStack() as open_:
+        for address in ("192.0.2.7", "192.0.2.8"):
+            first = open_.enter_context(Listener(daemon, f"X-Forwarded-For: {address}"))
+            assert first.next()[0] == "catalog"
+            assert daemon.request("/v1/events", f"X-Forwarded-For: {address}")[0] == 503
+        # This machine itself may have any number.
+        for _ in range(3):
+            assert open_.enter_context(Listener(daemon)).next()[0] == "catalog"
 
 
 def test_a_quiet_stream_is_kept_alive(tmp_path, catalog):
