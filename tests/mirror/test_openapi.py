@@ -17,13 +17,13 @@ pytestmark = pytest.mark.slow
 FILES = r"^/(packs|manifests|attributes|provenance|placements|releases|holdings|catalog|store\.json)"
 
 
-def ask(url, *words):
-    """Ask for everything that is described there; what differs from the description fails."""
+def ask(url, where, *words):
+    """Ask for everything that is described there, in the directory `where`; what differs from the description fails."""
     program = Path(sys.executable).with_name("schemathesis")
     command = [program, "run", f"{url}/openapi.json", "--max-examples", "10", "--seed", "1", "--no-color"]
     # An endless stream; it has tests of its own.
     command += ["--exclude-path", "/v1/events", "--request-timeout", "30", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=where)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-500:]
     return done.stdout
 
@@ -35,10 +35,11 @@ def writable(store):
     return store
 
 
-def test_files_are_served_as_described(daemon):
+def test_files_are_served_as_described(daemon, tmp_path):
     # A part of a JSON file is no JSON; conditions that do not hold are no error of who asks.
     said = ask(
         daemon.url,
+        tmp_path,
         "--include-path-regex",
         FILES,
         "--exclude-checks",
@@ -47,9 +48,9 @@ def test_files_are_served_as_described(daemon):
     assert "Tested: 18" in said, said[-1500:]
 
 
-def test_all_else_is_answered_as_described(writable):
+def test_all_else_is_answered_as_described(writable, tmp_path):
     with running(writable) as daemon:
-        said = ask(daemon.url, "--exclude-path-regex", FILES)
+        said = ask(daemon.url, tmp_path, "--exclude-path-regex", FILES)
     assert "Tested: " in said
 
 
@@ -57,7 +58,7 @@ def test_with_tokens_too(writable, tmp_path):
     _, text = create_token(tmp_path / "tokens", name="site", role="read", now=0, expires=None)
     access = AccessConfig(read="token", status="token", token_file=tmp_path / "tokens")
     with running(writable, access=access) as daemon:
-        said = ask(daemon.url, "--exclude-path-regex", FILES, "-H", f"Authorization: Bearer {text}")
+        said = ask(daemon.url, tmp_path, "--exclude-path-regex", FILES, "-H", f"Authorization: Bearer {text}")
         assert "401" not in said
         assert daemon.request(f"/packs/ab/{PACK_ID}")[0] == 401
         assert daemon.request(f"/holdings/{RELEASE}", f"Authorization: Bearer {text}")[0] == 200
