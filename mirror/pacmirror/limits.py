@@ -87,7 +87,8 @@ class CacheLimits:
     """Bounds of what a mirror fetches of packs, and of what it keeps in memory of them.
 
     `jobs`: ranges under way at once, of which `bulk_jobs` may be for nobody who waits at the other end of a connection;
-    `flight_bytes`: of all of them together. The first range of whoever begins to wait is one frame, each further one twice as
+    `flight_bytes`: of all of them together, less where the line brings less in `line_seconds`, but not less than
+    `least_flight_bytes`. The first range of whoever begins to wait is one frame, each further one twice as
     long as the one before, up to `job_bytes`. `openings`: packs at once of which the table is fetched.
     `packs`: being filled at once; `idle_packs`: kept open while nobody wants anything of them.
     `tail_bytes`: asked for from the end of an unknown pack: of most packs this is the whole table, which may have `table_bytes`.
@@ -103,6 +104,8 @@ class CacheLimits:
     jobs: int = 8
     bulk_jobs: int = 6
     flight_bytes: int = 32 * MIB
+    least_flight_bytes: int = 2 * MIB
+    line_seconds: float = 1.0
     job_bytes: int = 4 * MIB
     openings: int = 8
     packs: int = 1_024

@@ -59,6 +59,7 @@ class MirrorList:
         self._parts: list[Part] = [_Examined(part, examine) for part in parts] if examine is not None else [*parts]
         self._members = [Member(part, limits or MirrorLimits(), throttle) for part in self._parts]
         self._givers: OrderedDict[PackRange | str, Member] = OrderedDict()
+        self._throttle = throttle
         self._lock = Lock()
         self._dispatch = Dispatch(self._members, given=self._remember)
 
@@ -85,6 +86,12 @@ class MirrorList:
     def range_bytes(self) -> int:
         """About how long the next range should be that is taken from the caller of `ranges`."""
         return self._dispatch.range_bytes
+
+    def bytes_per_second(self) -> float:
+        """What all that may be asked now bring together, under our own limit; 0 while nothing was measured."""
+        speeds = [member.effective_bytes_per_second for member in self._members if not member.pause_left()]
+        limit = self._throttle.bytes_per_second if self._throttle is not None else None
+        return sum(speeds) if limit is None else min(sum(speeds), limit)
 
     def examine(self) -> None:
         """Examine all sources at once; those that take long while another one has passed are examined when they answer."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pacmirror.cache.filling import Filling
 from pacmirror.cache.passing import Passing
-from pacmirror.cache.schedule import Schedule
+from pacmirror.cache.schedule import Room, Schedule
 from pacmirror.cache.shelf import Shelf
 from pacmirror.limits import MIB, CacheLimits
 from pacstore.errors import Corrupt, Unavailable
@@ -20,6 +20,8 @@ from tests.store.samples import BOUNDED
 
 COUNT = 20
 PACK = noise_pack(COUNT, 1_000)
+WIDE = Room(MIB, 100 * MIB)
+NARROW = Room(1_000, 100 * MIB)
 WRONG = Corrupt("is wrong")
 GONE = Unavailable("is gone")
 
@@ -98,28 +100,59 @@ def test_only_as_many_jobs_of_one_pack_as_its_window_allows():
     schedule, filling = Schedule(limits), make(limits=limits)
     filling.want(range(COUNT), urgent=True)
     schedule.add(filling)
-    first = schedule.begin_next(most_bytes=MIB, waited_for=False)
-    assert schedule.begin_next(most_bytes=MIB, waited_for=False) is None
+    first = schedule.begin_next(WIDE)
+    assert schedule.begin_next(WIDE) is None
     schedule.end(first)
-    assert [schedule.begin_next(most_bytes=MIB, waited_for=False) is None for _ in range(3)] == [False, False, True]
+    assert [schedule.begin_next(WIDE) is None for _ in range(3)] == [False, False, True]
     assert (schedule.under_way, schedule.queued) == (2, 1)
 
 
-def test_packs_take_turns_and_clients_go_before_the_rest():
-    limits = CacheLimits(jobs=8, bulk_jobs=2)
-    schedule = Schedule(limits)
-    bulk = [make(limits=limits, pack=noise_pack(9, seed=f"bulk {number}")) for number in range(3)]
-    urgent = [make(limits=limits, pack=noise_pack(9, seed=f"urgent {number}")) for number in range(3)]
-    for one in (*bulk, *urgent):
-        one.window = 8
-        one.want(range(9), urgent=one in urgent)
-        schedule.add(one)
-    jobs = [schedule.begin_next(most_bytes=1_000, waited_for=False) for _ in range(6)]
-    assert [job.filling for job in jobs] == urgent * 2
-    for one in urgent:
-        one.fail(GONE)
-    assert [schedule.begin_next(most_bytes=1_000, waited_for=False).filling for _ in range(2)] == bulk[:2]
-    assert schedule.begin_next(most_bytes=1_000, waited_for=False) is None, "places are kept for clients"
+def test_packs_take_turns_and_whoever_waits_goes_before_the_rest():
+    async def work():
+        limits = CacheLimits(jobs=8, bulk_jobs=2)
+        schedule = Schedule(limits)
+        bulk, left, waited = (
+            [make(limits=limits, pack=noise_pack(9, seed=f"{kind} {number}")) for number in range(3)] for kind in "abc"
+        )
+        with ExitStack() as waiting:
+            for one in (*bulk, *left, *waited):
+                one.window = 8
+                one.want(range(9), urgent=one not in bulk)
+                schedule.add(one)
+                if one in waited:
+                    waiting.enter_context(one.expecting(0))
+            jobs = [schedule.begin_next(NARROW).filling for _ in range(6)]
+        assert jobs == waited * 2
+        assert [schedule.begin_next(NARROW).filling for _ in range(2)] == left[:2]
+        assert schedule.begin_next(NARROW) is None
+        for one in (*left, *waited):
+            one.fail(GONE)
+        assert schedule.begin_next(NARROW) is None, "places are kept for clients"
+
+    asyncio.run(work())
+
+
+def test_on_a_thin_line_little_is_under_way_and_a_quarter_of_it_is_for_whoever_waits():
+    async def work():
+        limits, thin = CacheLimits(), Room(1_000, 4_000)
+        schedule, left, waited = (
+            Schedule(limits),
+            make(limits=limits),
+            make(limits=limits, pack=noise_pack(9, seed="w")),
+        )
+        for one in (left, waited):
+            one.window = 8
+            one.want(range(9), urgent=True)
+            schedule.add(one)
+        jobs = []
+        while (job := schedule.begin_next(thin)) is not None:
+            jobs.append(job.filling)
+        assert len(jobs) == 3
+        with waited.expecting(8):
+            assert schedule.begin_next(thin).filling is waited
+            assert schedule.begin_next(thin) is None
+
+    asyncio.run(work())
 
 
 def test_bytes_under_way_are_bounded():
@@ -129,11 +162,11 @@ def test_bytes_under_way_are_bounded():
     filling.want(range(COUNT), urgent=True)
     schedule.add(filling)
     jobs = []
-    while (job := schedule.begin_next(most_bytes=1_000, waited_for=False)) is not None:
+    while (job := schedule.begin_next(NARROW)) is not None:
         jobs.append(job)
     assert len(jobs) == 3
     schedule.end(jobs[0])
-    assert schedule.begin_next(most_bytes=1_000, waited_for=False) is not None
+    assert schedule.begin_next(NARROW) is not None
 
 
 def test_what_may_be_here_is_looked_at_before_it_is_fetched():

@@ -23,7 +23,7 @@ from pacmirror.cache.filling import Filling
 from pacmirror.cache.health import Health
 from pacmirror.cache.opener import Opener
 from pacmirror.cache.passing import Passing
-from pacmirror.cache.schedule import Job, Schedule
+from pacmirror.cache.schedule import Job, Room, Schedule
 from pacmirror.cache.shelf import Shelf
 from pacmirror.limits import CacheLimits
 from pacmirror.service import Service
@@ -192,10 +192,17 @@ class Filler(Service):
         if filling.pack not in self._looking and filling.next_look():
             self._looking.add(filling.pack)
             self._tasks.begin(self._look(filling))
-        passing = self._health.disk_fault is not None
-        most_bytes = 0 if passing else min(self.limits.job_bytes, self._upstream.mirrors.range_bytes())
-        while (job := self._schedule.begin_next(most_bytes=most_bytes, waited_for=passing)) is not None:
+        room = self._room()
+        while (job := self._schedule.begin_next(room)) is not None:
             self._tasks.begin(self._do(job))
+
+    def _room(self) -> Room:
+        """On a thin line little is under way, so that whoever comes next does not wait for much that came before."""
+        limits, mirrors = self.limits, self._upstream.mirrors
+        flight = max(int(mirrors.bytes_per_second() * limits.line_seconds), limits.least_flight_bytes)
+        if self._health.disk_fault is not None:
+            return Room(0, flight, only_waited_for=True)
+        return Room(min(limits.job_bytes, mirrors.range_bytes()), flight)
 
     # Doing it
 

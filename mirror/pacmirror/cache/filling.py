@@ -105,6 +105,11 @@ class Filling:
         """Whether nobody uses it or wants anything of it."""
         return not (self.users or self.under_way or any(self._states))
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody can do nothing else than wait for one of its frames."""
+        return bool(self._waiters)
+
     # What is wanted
 
     def want(self, numbers: Iterable[int], *, urgent: bool) -> bool:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from pacmirror.limits import CacheLimits
     from pacstore.digest import Digest
 
+_SHARE = 0.75
+"""Of the bytes under way, what nobody waits for."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -18,12 +21,21 @@ class Job:
 
     filling: Filling
     run: range
-    urgent: bool
+    waited: bool
 
     @property
     def length(self) -> int:
         frames = self.filling.frames
         return frames.begin(self.run.stop) - frames.begin(self.run.start)
+
+
+@dataclass(frozen=True)
+class Room:
+    """What line and disk allow now: bytes of one run and of all under way; whether only what somebody waits for is fetched."""
+
+    run_bytes: int
+    flight_bytes: int
+    only_waited_for: bool = False
 
 
 class Schedule:
@@ -55,14 +67,15 @@ class Schedule:
         """Only what clients wait for is fetched from now on."""
         self._queues[False].clear()
 
-    def begin_next(self, *, most_bytes: int, waited_for: bool) -> Job | None:
+    def begin_next(self, room: Room) -> Job | None:
         """The next job, which is under way from now on; None if there is no room, or nothing to do.
 
-        `waited_for`: only of what somebody waits for at the moment.
+        First what somebody waits for at this moment, then what clients wanted who have left or still have enough to read, then
+        the rest; for the latter two never all places, so that whoever comes next does not wait for long.
         """
-        for urgent in (True, False):
-            if self._has_room(urgent=urgent):
-                job = self._next(urgent=urgent, most_bytes=most_bytes, waited_for=waited_for)
+        for urgent, waited in ((True, True), (True, False), (False, False)):
+            if self._has_room(room, waited=waited):
+                job = self._next(room, urgent=urgent, waited=waited)
                 if job is not None:
                     self._count(job, 1)
                     return job
@@ -74,24 +87,27 @@ class Schedule:
         job.filling.window = min(job.filling.window + 1, self._limits.jobs)
 
     def _count(self, job: Job, count: int) -> None:
-        self._jobs[job.urgent] += count
+        self._jobs[job.waited] += count
         self._flight_bytes += count * job.length
         job.filling.under_way += count
 
-    def _has_room(self, *, urgent: bool) -> bool:
+    def _has_room(self, room: Room, *, waited: bool) -> bool:
         limits = self._limits
-        if not urgent and self._jobs[False] >= limits.bulk_jobs:
+        most = min(limits.flight_bytes, room.flight_bytes)
+        if not waited and (self._jobs[False] >= limits.bulk_jobs or self._flight_bytes >= most * _SHARE):
             return False
-        return self.under_way < limits.jobs and self._flight_bytes < limits.flight_bytes
+        return self.under_way < limits.jobs and self._flight_bytes < most
 
-    def _next(self, *, urgent: bool, most_bytes: int, waited_for: bool) -> Job | None:
+    def _next(self, room: Room, *, urgent: bool, waited: bool) -> Job | None:
         queue = self._queues[urgent]
         for _ in range(len(queue)):
             pack, filling = queue.popitem(last=False)
             if filling.is_over or not filling.wants(urgent=urgent):
                 continue
             queue[pack] = filling
-            run = filling.next_run(urgent=urgent, most_bytes=most_bytes, waited_for=waited_for)
+            if waited and not filling.is_waited_for:
+                continue
+            run = filling.next_run(urgent=urgent, most_bytes=room.run_bytes, waited_for=room.only_waited_for)
             if run is not None:
-                return Job(filling, run, urgent)
+                return Job(filling, run, waited)
         return None
