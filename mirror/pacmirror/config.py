@@ -136,7 +136,7 @@ class Config:
 
     @property
     def served_record(self) -> Path:
-        """Where the daemon remembers what it served last; it writes nothing else, unless it has keys."""
+        """Where the daemon remembers what it served last."""
         return self.store / "private" / RECORD_NAME
 
 

@@ -100,7 +100,7 @@ async def _running(config: Config, sock: socket.socket) -> AsyncIterator[web.App
         max_line_size=limits.header_line_bytes,
         max_field_size=limits.header_line_bytes,
         max_headers=limits.header_fields,
-        shutdown_timeout=limits.drain_seconds,
+        shutdown_timeout=limits.drain_seconds / 2,  # aiohttp waits for it twice
     )
     try:
         await runner.setup()
