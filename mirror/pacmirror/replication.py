@@ -8,25 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from tuf.api.metadata import Root, Timestamp
 
+from pacmirror.catalog_copy import CatalogCopy
 from pacmirror.feed import Feed
-from pacmirror.judging import read_record
 from pacmirror.service import Service
 from pacmirror.threads import start_thread
-from pacstore.backends.directory import read_bounded
-from pacstore.durable import wrapped
-from pacstore.errors import PacballError, Unavailable
-from pacstore.store import Store
-from pacstore.trust.listing import Listing, list_releases
-from pacstore.trust.metadata import METADATA_LIMITS
-from pacstore.trust.replica import Look, Outcome, Replica
-from pacstore.trust.superseded import RECORD_NAME, Superseded
+from pacstore.errors import Unavailable
+from pacstore.trust.listing import Listing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,9 +27,9 @@ if TYPE_CHECKING:
 
     from pacmirror.catalog import ServedCatalog
     from pacmirror.config import Config
-    from pacmirror.limits import ReplicationLimits
     from pacstore.release import Release
     from pacstore.source import Source
+    from pacstore.trust.replica import Look
     from pacstore.trust.served import ServedState
     from pacstore.trust.targets import CatalogRelease
 
@@ -62,7 +54,8 @@ class Replication(Service):
         self._limits = config.limits.replication
         poll = config.sync.poll_seconds
         self._feeds = [Feed(one, self._look, poll_seconds=poll, limits=self._limits) for one in sources]
-        self._parts: _Parts | None = None
+        self._copy: CatalogCopy | None = None
+        self._settled: ServedState | None = None
         self._root = ""
         self._changes = 0
         self._change = asyncio.Condition()
@@ -76,7 +69,7 @@ class Replication(Service):
     @property
     def version(self) -> int | None:
         """That of the catalog here; None while there is none."""
-        held = self._parts.replica.held if self._parts is not None else None
+        held = self._copy.held if self._copy is not None else None
         return held.version if held is not None else None
 
     @property
@@ -94,13 +87,7 @@ class Replication(Service):
 
     def is_named(self, name: str) -> bool:
         """Whether `name` is that of a file of the catalog here, so that it must be here too."""
-        held = self._parts.replica.held if self._parts is not None else None
-        version, _, role = name.removesuffix(".json").partition(".")
-        if held is None or not version.isdecimal():
-            return False
-        if role == Root.type:
-            return int(version) <= held.root_version
-        return role != Timestamp.type and role in held.roles and held.roles[role].version == int(version)
+        return self._copy is not None and self._copy.is_named(name)
 
     def poke(self, name: str | None = None) -> None:
         """Look soon at the upstream of that name, or at all: there may be something new."""
@@ -150,7 +137,7 @@ class Replication(Service):
 
     async def start(self) -> None:
         """Begin. Raises Refused if the store has another root than the configured one, or cannot be written to."""
-        self._parts = await start_thread(self._open, name="pacball-replica")
+        self._copy = await start_thread(lambda: CatalogCopy(self._config, self._served), name="pacball-replica")
         self._task = asyncio.create_task(self._run())
 
     def stop(self) -> None:
@@ -205,33 +192,6 @@ class Replication(Service):
 
     # How it works
 
-    def _open(self) -> _Parts:
-        config = self._config
-        pinned = None
-        if config.trusted_root is not None:
-            pinned = read_bounded(config.trusted_root, METADATA_LIMITS.root_bytes)
-        with Store.open(config.store, writable=True) as store:
-            parts = _Parts(store, self._replica(store, pinned), self._limits)
-        parts.replica.refuse_other_root()
-        return parts
-
-    def _replica(self, store: Store, pinned: bytes | None) -> Replica:
-        return Replica(
-            store.storage,
-            pinned=pinned,
-            clock=time.time,
-            floors=self._floors,
-            lock=store.catalog_lock,
-            known=self._served.known,
-        )
-
-    def _floors(self) -> list[ServedState]:
-        """What this daemon, or one before it, has served: nothing older may follow."""
-        states = [self._served.standing.served]
-        with suppress(PacballError):
-            states.append(read_record(self._config.served_record))
-        return [state for state in states if state is not None]
-
     async def _run(self) -> None:
         await self._load()
         if self._config.trusted_root is None:
@@ -256,50 +216,50 @@ class Replication(Service):
         return self.version is not None
 
     async def _load(self) -> None:
-        parts = self._required()
+        copy = self._required()
         try:
-            if await start_thread(parts.replica.load, name="pacball-replica") is not None:
-                await self._settle(parts)
+            await start_thread(copy.load, name="pacball-replica")
+            await self._settle(copy)
         except Exception as error:  # noqa: BLE001 - then all is fetched anew
             _log.warning("the catalog here could not be read, and is fetched anew: %s", error)
         self._loaded.set()
 
     async def _look(self, source: Source, whole: bool, saw: Callable[[int], None]) -> Look:
-        parts, loop = self._required(), asyncio.get_running_loop()
+        copy, loop, is_first = self._required(), asyncio.get_running_loop(), self.version is None
 
         def tell(version: int) -> None:
             with suppress(RuntimeError):  # nobody is there to be told any more
                 loop.call_soon_threadsafe(saw, version)
 
-        first = self.version is None
-
         def work() -> Look:
-            return parts.replica.refresh(source, whole=whole, progress=tell)
+            return copy.refresh(source, whole=whole, progress=tell)
 
         look = await start_thread(work, name="pacball-replica")
-        if look.outcome is Outcome.NEWER:
-            await self._settle(parts)
-            if first and self._config.trusted_root is None:
-                _log.warning(
-                    "the first root of %s is believed, since no trusted root is configured: %s", source.name, self._root
-                )
+        await self._settle(copy)
+        if is_first and self._config.trusted_root is None:
+            message = "the first root of %s is believed, since no trusted root is configured: %s"
+            _log.warning(message, source.name, self._root)
         return look
 
-    async def _settle(self, parts: _Parts) -> None:
-        """Let the catalog that is here now be served, and known to all who wait for it."""
+    async def _settle(self, copy: CatalogCopy) -> None:
+        """Let the catalog that is here now be served, and known to all who wait for it, if it is another one than before."""
         async with self._settling:
+            held = copy.held
+            if held is None or held == self._settled:
+                return
             served = asyncio.create_task(self._served.look())
-            self.listing, self._root = await start_thread(lambda: parts.read(self.listing), name="pacball-listing")
+            self.listing, self._root = await start_thread(lambda: copy.read(self.listing), name="pacball-listing")
             await served
+            self._settled = held
         async with self._change:
             self._changes += 1
             self._change.notify_all()
 
     async def _keep_tidy(self) -> None:
-        parts = self._required()
+        copy = self._required()
         while True:
             try:
-                await start_thread(parts.tidy, name="pacball-tidy")
+                await start_thread(copy.tidy, name="pacball-tidy")
             except Exception as error:  # noqa: BLE001 - it is done again
                 _log.warning("superseded files of the catalog could not be removed: %s", error)
             await asyncio.sleep(self._limits.tidy_seconds)
@@ -310,31 +270,7 @@ class Replication(Service):
             for feed in self._feeds:
                 feed.poke(whole=True)
 
-    def _required(self) -> _Parts:
-        if self._parts is None:
+    def _required(self) -> CatalogCopy:
+        if self._copy is None:
             raise Unavailable("the daemon has not started yet")
-        return self._parts
-
-
-class _Parts:
-    """What works on the store, in threads."""
-
-    def __init__(self, store: Store, replica: Replica, limits: ReplicationLimits) -> None:
-        self.store = store
-        self.replica = replica
-        record = store.private / RECORD_NAME
-        self._superseded = Superseded(store.storage, record, grace_seconds=limits.grace_seconds)
-
-    def read(self, before: Listing) -> tuple[Listing, str]:
-        """The listing of what is held, and the fingerprint of its first root."""
-        held = self.replica.held
-        listing = list_releases(self.store.storage, held, before) if held is not None else before
-        return listing, self.replica.root_fingerprint()
-
-    def tidy(self) -> None:
-        """Remove superseded files, and what killed daemons left."""
-        now = time.time()
-        with wrapped(self.store.staging):
-            self.store.drop_stale_staging(now)
-        if self.replica.held is not None:
-            self._superseded.sweep(self.replica.named(), now=now)
+        return self._copy
