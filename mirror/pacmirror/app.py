@@ -31,6 +31,7 @@ from pacmirror.routes import (
     add_routes,
 )
 from pacmirror.service import Service, Services
+from pacmirror.sweeping import Sweeping
 from pacmirror.sync.bookkeeping import Bookkeeping, OwnCatalog
 from pacmirror.sync.syncing import Syncing
 from pacmirror.traffic import Traffic
@@ -67,7 +68,7 @@ def make_app(config: Config) -> web.Application:
         services += _mirror_services(app, config)
     else:
         app[BOOKS] = Bookkeeping(config, OwnCatalog(config, app[WATCH].catalog))
-        services.append(app[BOOKS])
+        services += [app[BOOKS], Sweeping(config, app[BOOKS])]
     app[SERVICES] = Services(services, drain_seconds=config.limits.drain_seconds)
     app.cleanup_ctx.append(_require_store)
     app.cleanup_ctx.append(_run_services)
@@ -91,7 +92,8 @@ def _mirror_services(app: web.Application, config: Config) -> list[Service]:
         config, books, app[REPLICATION], app[DOCUMENTS], app[FILLER], announce=app[EVENTS].announce_release
     )
     recording = Recording(books, app[FILLER])
-    return [upstream, app[FILLER], app[REPLICATION], app[DOCUMENTS], following, books, recording, syncing]
+    sweeping = Sweeping(config, books, app[FILLER])
+    return [upstream, app[FILLER], app[REPLICATION], app[DOCUMENTS], following, books, recording, syncing, sweeping]
 
 
 async def _require_store(app: web.Application) -> AsyncIterator[None]:

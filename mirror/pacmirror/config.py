@@ -70,6 +70,14 @@ class ScrubConfig:
 
 
 @dataclass(frozen=True)
+class CollectConfig:
+    """Whether the daemon collects what nothing refers to, and how long that must have been unused; None: mirrors do."""
+
+    enabled: bool | None = None
+    grace_seconds: float = 7 * 86_400.0
+
+
+@dataclass(frozen=True)
 class LogConfig:
     """`style`: `text` for people or `json`, one object a line; `level`; `requests`: whether each request is logged."""
 
@@ -119,6 +127,7 @@ class Config:
     upstream: UpstreamConfig = field(default_factory=UpstreamConfig)
     sync: SyncConfig = field(default_factory=SyncConfig)
     scrub: ScrubConfig = field(default_factory=ScrubConfig)
+    collect: CollectConfig = field(default_factory=CollectConfig)
     quota_bytes: int | None = None
     trusted_root: Path | None = None
     log: LogConfig = field(default_factory=LogConfig)
@@ -128,6 +137,11 @@ class Config:
     def is_mirror(self) -> bool:
         """Whether there are upstreams; a daemon without is an origin."""
         return bool(self.upstream.urls)
+
+    @property
+    def collects(self) -> bool:
+        """Whether the daemon collects what is unused."""
+        return self.is_mirror if self.collect.enabled is None else self.collect.enabled
 
     @property
     def public(self) -> Path:

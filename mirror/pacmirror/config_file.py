@@ -188,6 +188,8 @@ KEYS = (
     Key("scrub.enabled", "scrub.enabled", truth),
     Key("scrub.rate", "scrub.rate_bytes_per_second", _rate_or_all),
     Key("scrub.hours", "scrub.hours", _hours),
+    Key("collect.enabled", "collect.enabled", truth),
+    Key("collect.grace", "collect.grace_seconds", _span),
     Key("log.style", "log.style", one_of("text", "json")),
     Key("log.level", "log.level", one_of("debug", "info", "warning", "error")),
     Key("log.requests", "log.requests", truth),

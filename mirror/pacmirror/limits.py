@@ -149,6 +149,23 @@ class DocumentLimits:
 
 
 @dataclass(frozen=True)
+class SweepLimits:
+    """How a daemon collects what is unused, and keeps its quota.
+
+    `first_seconds`: from its start to the first collection; `every_seconds`: between two. `look_seconds`: between two looks at
+    how much packs take. Above the share `high` of the quota, packs leave until they take the share `low`. Where the disk is full
+    without that, `full_disk_bytes` are freed at once.
+    """
+
+    first_seconds: float = 300.0
+    every_seconds: float = 6 * 3600.0
+    look_seconds: float = 3.0
+    high: float = 0.95
+    low: float = 0.90
+    full_disk_bytes: int = 256 * MIB
+
+
+@dataclass(frozen=True)
 class ServerLimits:
     """Bounds of the daemon.
 
@@ -195,6 +212,7 @@ class ServerLimits:
     documents: DocumentLimits = field(default_factory=DocumentLimits)
     sync: SyncLimits = field(default_factory=SyncLimits)
     cache: CacheLimits = field(default_factory=CacheLimits)
+    sweep: SweepLimits = field(default_factory=SweepLimits)
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,8 @@ class Filler(Service):
         self.figures = Figures()
         self.changes = Changes()
         self.partials = partials
+        self.keeps = True
+        """Whether what clients ask for is kept; otherwise it passes through memory. What was asked of `fetch` always is."""
         self._upstream = upstream
         self._passing = Passing(self.limits.memory_bytes)
         self._health = Health(self.limits, clock, is_closed=lambda: upstream.is_closed)
@@ -112,6 +114,7 @@ class Filler(Service):
             if length is not None and length != filling.frames.pack_length:
                 message = f"has {filling.frames.pack_length} bytes, and not {length}"
                 raise Corrupt(message, place=object_path(ObjectKind.PACK, pack))
+            filling.is_needed = True
             wanted = range(len(filling.frames)) if frames is None else frames
             self.want(filling, wanted, urgent=urgent)
             for number in wanted:
@@ -143,7 +146,7 @@ class Filler(Service):
     def ask(self, filling: Filling, frames: range) -> None:
         """A client wants these frames, now."""
         self.changes.used[filling.pack] = self._wall_clock()
-        if self._passing.held_bytes and self._health.may_write():
+        if self._passing.held_bytes and self._is_kept(filling) and self._health.may_write():
             self._tasks.begin(self._save(filling))
         if all(filling.is_on_disk(number) for number in frames):
             self.figures.hits += 1
@@ -170,6 +173,25 @@ class Filler(Service):
                     await arrival
                 except PacballError as error:
                     raise as_gateway(error) from error
+
+    @property
+    def disk_fault(self) -> PacballError | None:
+        """Why packs cannot be written now; None if they can."""
+        return self._health.disk_fault
+
+    def in_use(self) -> frozenset[Digest]:
+        """The packs that somebody is sent, or wants something of."""
+        return frozenset(filling.pack for filling in self._shelf if not filling.is_idle)
+
+    def close_idle(self, packs: Iterable[Digest]) -> None:
+        """Close the files of those packs that nobody uses: they are deleted, and take room as long as they are open."""
+        for pack in packs:
+            filling = self._shelf.get(pack)
+            if filling is not None and filling.is_idle:
+                self._shelf.close(filling)
+
+    def _is_kept(self, filling: Filling) -> bool:
+        return self.keeps or filling.is_needed
 
     def _require_disk(self, filling: Filling, number: int) -> None:
         """Raise Unavailable if the frame could not be written now."""
@@ -202,7 +224,7 @@ class Filler(Service):
         flight = max(int(mirrors.bytes_per_second() * limits.line_seconds), limits.least_flight_bytes)
         if self._health.disk_fault is not None:
             return Room(0, flight, only_waited_for=True)
-        return Room(min(limits.job_bytes, mirrors.range_bytes()), flight)
+        return Room(min(limits.job_bytes, mirrors.range_bytes()), flight, keeps_all=self.keeps)
 
     # Doing it
 
@@ -222,7 +244,7 @@ class Filler(Service):
 
     async def _do(self, job: Job) -> None:
         filling, run, began = job.filling, job.run, self._health.now
-        written_to = filling.partial if self._health.may_write() else None
+        written_to = filling.partial if self._is_kept(filling) and self._health.may_write() else None
         work = partial(fetch_frames, self._upstream.mirrors, filling.pack, filling.frames, run, partial=written_to)
         try:
             fetched = await start_thread(work, name="pacball-fetch")

@@ -48,6 +48,8 @@ class Filling:
         """How many must not lose it."""
         self.under_way = 0
         """Jobs and looks that go on for it."""
+        self.is_needed = False
+        """Not only clients want it: it is kept also where there is no room for what they want."""
         self.window = 1
         """Jobs that may: few at first, so that the first frame does not share the line with the rest."""
         self.whole: asyncio.Task[None] | None = None

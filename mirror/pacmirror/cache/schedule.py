@@ -31,11 +31,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Room:
-    """What line and disk allow now: bytes of one run and of all under way; whether only what somebody waits for is fetched."""
+    """What line and disk allow now: bytes of one run and of all under way; whether only what somebody waits for is fetched.
+
+    Unless it `keeps_all`, this is so of packs that only clients want.
+    """
 
     run_bytes: int
     flight_bytes: int
     only_waited_for: bool = False
+    keeps_all: bool = True
 
 
 class Schedule:
@@ -107,7 +111,11 @@ class Schedule:
             queue[pack] = filling
             if waited and not filling.is_waited_for:
                 continue
-            run = filling.next_run(urgent=urgent, most_bytes=room.run_bytes, waited_for=room.only_waited_for)
+            run = filling.next_run(
+                urgent=urgent,
+                most_bytes=room.run_bytes,
+                waited_for=room.only_waited_for or not (room.keeps_all or filling.is_needed),
+            )
             if run is not None:
                 return Job(filling, run, waited)
         return None

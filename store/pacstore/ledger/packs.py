@@ -123,13 +123,13 @@ def remove(connection: sa.Connection, packs: Iterable[Digest]) -> None:
 def find(connection: sa.Connection, pack: Digest) -> PackRow | None:
     """The row of a pack, if it has one."""
     row = connection.execute(sa.select(PACKS).where(PACKS.c.id == pack.raw)).one_or_none()
-    return None if row is None else _row(row)
+    return None if row is None else row_of(row)
 
 
 def rows(connection: sa.Connection, *, after: Digest | None = None, limit: int) -> list[PackRow]:
     """The first `limit` rows by id, after the pack `after`."""
     query = sa.select(PACKS).where(PACKS.c.id > (after.raw if after else b"")).order_by(PACKS.c.id).limit(limit)
-    return [_row(row) for row in connection.execute(query)]
+    return [row_of(row) for row in connection.execute(query)]
 
 
 def every(connection: sa.Connection) -> Iterator[PackRow]:
@@ -145,7 +145,7 @@ def least_used(connection: sa.Connection, *, limit: int) -> list[PackRow]:
     query = (
         sa.select(PACKS).where(PACKS.c.kept_for == KeptFor.PULLED).order_by(PACKS.c.last_used, PACKS.c.id).limit(limit)
     )
-    return [_row(row) for row in connection.execute(query)]
+    return [row_of(row) for row in connection.execute(query)]
 
 
 def pack_totals(connection: sa.Connection) -> dict[KeptFor, Total]:
@@ -153,7 +153,8 @@ def pack_totals(connection: sa.Connection) -> dict[KeptFor, Total]:
     return {KeptFor(name): total for name, total in totals(connection, PACKS).items()}
 
 
-def _row(row: sa.Row[Any]) -> PackRow:
+def row_of(row: sa.Row[Any]) -> PackRow:
+    """A row of PACKS, all its columns in their order."""
     pack, length, held_bytes, state, kept_for, last_used, scrubbed_at = tuple(row)[1:]
     return PackRow(
         Digest(pack),

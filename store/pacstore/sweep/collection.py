@@ -17,7 +17,7 @@ Killed anywhere, the next call goes on: a mark says nothing but how long a file 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
@@ -28,10 +28,12 @@ from pacstore.ledger import marks, packs, pins, releases
 from pacstore.ledger.completion import drop
 from pacstore.ledger.marks import Mark, MarkState
 from pacstore.pack import Table, read_table
+from pacstore.partial import PartialPacks
 from pacstore.readback import Damage
 from pacstore.storage import TARGETS_TOP, DocumentKind, ObjectKind, document_path, object_path
+from pacstore.sweep.eviction import let_fall
 from pacstore.sweep.references import ReferenceReader, References
-from pacstore.sweep.report import SweepReport
+from pacstore.sweep.report import Amount, SweepReport
 
 if TYPE_CHECKING:
     from pacstore.ledger.database import Ledger
@@ -55,14 +57,22 @@ def collect(
     *,
     now: float,
     grace_seconds: float,
+    in_use: Collection[Digest] = (),
     at: Callable[[str], None] = _nothing,
 ) -> SweepReport:
     """Collect what has been unused for `grace_seconds`, beside everybody else who works in `store`. Several may do so at once.
 
+    In a mirror, packs that no release kept whole has needed for so long go as well, unless they are `in_use` just now, or
+    somebody has asked for them meanwhile.
     `at` is told each step before it is taken. Raises NotFound where there is no catalog, and Corrupt, NewerFormat or Unavailable
     where it cannot be read: then nothing is deleted.
     """
-    return _Sweep(store, ledger, now=now, grace_seconds=grace_seconds, at=at).run()
+    report = _Sweep(store, ledger, now=now, grace_seconds=grace_seconds, at=at).run()
+    if store.is_mirror:
+        partials = PartialPacks(store.private, store.storage)
+        fallen = let_fall(store, ledger, partials, now=now, grace_seconds=grace_seconds, in_use=in_use)
+        report.deleted = Amount(report.deleted.files + len(fallen.packs), report.deleted.bytes + fallen.bytes)
+    return report
 
 
 def preview(store: Store, ledger: Ledger | None, *, now: float, grace_seconds: float) -> SweepReport:
