@@ -18,6 +18,7 @@ from pacmirror.documents import Documents
 from pacmirror.events import Events
 from pacmirror.files import CHANGING, OpenFile, PublicFile, PublicFiles, parse_public
 from pacmirror.judging import TIMESTAMP_PATH
+from pacmirror.peers import asks_held_only
 from pacmirror.replication import Replication
 from pacmirror.request_keys import SERVED
 from pacmirror.sending import send_part
@@ -58,7 +59,7 @@ async def get_pack(request: web.Request) -> web.StreamResponse:
     """A pack that is here; in a mirror also one of the upstreams', which is fetched and kept."""
     public = parse_public(request.rel_url.raw_path.removeprefix("/"))
     filler = request.app.get(FILLER)
-    if filler is None:
+    if filler is None or asks_held_only(request):
         return await _answer(request, await _open_here(request.app, public))
     pack = Digest.parse(public.etag_id)
     while True:
@@ -137,7 +138,7 @@ async def _open(request: web.Request, public: PublicFile) -> OpenFile:
     try:
         return await (_open_timestamp(app, public) if public.path == TIMESTAMP_PATH else _open_here(app, public))
     except NotFound as error:
-        if documents is None:
+        if documents is None or asks_held_only(request):
             raise
         if public.path == TIMESTAMP_PATH:
             raise documents.no_catalog() from error

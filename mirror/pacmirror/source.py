@@ -26,7 +26,7 @@ from pacstore.errors import Refused, printable
 from pacstore.storage import STORE_MARKER, ObjectKind, object_path
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 
     from aiohappyeyeballs import AddrInfoType
 
@@ -56,14 +56,15 @@ class HttpSource:
         user_agent: str = USER_AGENT,
         throttle: Throttle | None = None,
         surroundings: Surroundings | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         """Nothing is sent yet. Raises Refused if `base_url` is no http or https URL, and as `Surroundings.access`.
 
-        `throttle` limits the rate; sources may share one.
+        `throttle` limits the rate; sources may share one. `headers` are sent with each request.
         """
         self._base = parse_base_url(base_url)
         self._limits = limits or ClientLimits()
-        self._user_agent = user_agent
+        self._headers = {"User-Agent": user_agent, **(headers or {})}
         self._meter = Meter()
         self._throttle = throttle
         self._access = (surroundings or Surroundings()).access(self._base)
@@ -79,7 +80,7 @@ class HttpSource:
         async with aiohttp.ClientSession(
             connector=self._connector(),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"Accept-Encoding": "identity", "User-Agent": self._user_agent, **self._access.headers},
+            headers={"Accept-Encoding": "identity", **self._headers, **self._access.headers},
             timeout=timeout,
             auto_decompress=False,
             proxy=self._access.route.proxy,

@@ -13,6 +13,7 @@ from pacmirror.base_url import parse_base_url
 from pacmirror.hours import rate_at
 from pacmirror.limits import LIST_LIMITS, UPSTREAM_LIMITS
 from pacmirror.mirrors import MirrorList
+from pacmirror.peers import HELD_ONLY
 from pacmirror.service import Service
 from pacmirror.source import HttpSource
 from pacmirror.threads import start_thread
@@ -20,7 +21,7 @@ from pacmirror.throttle import Throttle
 from pacstore.source import Condition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from prometheus_client.core import Metric
 
@@ -117,14 +118,22 @@ class Upstream(Service):
         config = self._config
         with contextlib.ExitStack() as opened:
             parts: list[Part] = [
-                opened.enter_context(self._open_part(url, each)) for url in (*config.urls, *config.peers)
+                *(opened.enter_context(self._open_part(url, each, {})) for url in config.urls),
+                *(opened.enter_context(self._open_part(url, each, {HELD_ONLY: "1"})) for url in config.peers),
             ]
             opened.pop_all()
         return parts
 
-    def _open_part(self, url: str, each: ClientLimits) -> HttpSource:
+    def _open_part(self, url: str, each: ClientLimits, headers: Mapping[str, str]) -> HttpSource:
         surroundings = self._config.surroundings
-        return HttpSource(url, limits=each, user_agent=USER_AGENT, surroundings=surroundings, throttle=self._throttle)
+        return HttpSource(
+            url,
+            limits=each,
+            user_agent=USER_AGENT,
+            surroundings=surroundings,
+            throttle=self._throttle,
+            headers=headers,
+        )
 
     async def _keep_rate(self) -> None:
         while True:

@@ -107,7 +107,7 @@ def parse_answer(data: bytes) -> tuple[int, dict[str, str], bytes]:
 @contextlib.contextmanager
 def running(store: Path, limits: ServerLimits | None = None, **options: object):
     """A daemon over `store` on a free port, stopped at the end; `options` are those of Config."""
-    config = Config(store, port=0, limits=limits or ServerLimits(), **options)
+    config = Config(store, **{"port": 0, "limits": limits or ServerLimits(), **options})
     started: Future = Future()
     thread = Thread(target=lambda: asyncio.run(_serve(config, started)))
     thread.start()

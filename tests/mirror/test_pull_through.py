@@ -13,8 +13,9 @@ from pacmirror.limits import CacheLimits, ServerLimits
 from pacstore.ledger import packs
 from pacstore.ledger.packs import PackState
 from pacstore.store import Store
+from tests.e2e.site import free_port
 from tests.mirror import mischief
-from tests.mirror.daemons import parse_answer, receive_all, running
+from tests.mirror.daemons import Daemon, parse_answer, receive_all, running
 from tests.mirror.mirrors import files_of
 from tests.mirror.mischief import serving
 from tests.store.packs import noise_pack
@@ -254,3 +255,24 @@ def wait_for_row(store, pack, state):
         if found is not None and found.state is state:
             return found
         threading.Event().wait(0.02)
+
+
+def test_two_mirrors_that_are_each_others_peers_do_not_wait_for_each_other(tmp_path):
+    """Neither has the pack; the upstream of one of them is gone, so that it has only its peer."""
+    ports = free_port(), free_port()
+    urls = [f"http://127.0.0.1:{port}" for port in ports]
+    with serving(files_of(noise_pack(2))) as empty, serving(FILES) as origin:
+        first = UpstreamConfig(urls=(empty.url,), peers=(urls[1],))
+        second = UpstreamConfig(urls=(origin.url,), peers=(urls[0],))
+        with (
+            running(tmp_path / "one", upstream=first, port=ports[0]) as one,
+            running(tmp_path / "two", upstream=second, port=ports[1]) as two,
+        ):
+            assert one.request(PATH)[0] == 404
+            assert two.request(PATH, "Pacball-Held-Only: 1")[0] == 404
+            assert two.get(PATH) == PACK.data
+            wait_for_public(Daemon(two.url, tmp_path / "two"))
+            assert two.request(PATH, "Pacball-Held-Only: 1")[0] == 200
+            threading.Event().wait(CacheLimits().absent_seconds)
+            assert one.get(PATH) == PACK.data
+    assert sum(request.length for request in origin.packs_asked()) < 1.1 * SIZE
