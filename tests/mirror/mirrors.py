@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from pacmirror.cache.filler import Filler
@@ -16,6 +17,8 @@ from pacstore.store import Store
 from tests.store.packs import Pack
 
 T = TypeVar("T")
+QUICK = replace(UPSTREAM_LIMITS, pause_seconds=0.05, drought_pause_seconds=0.05, patience_seconds=0.5)
+"""Gives up soon."""
 
 
 def files_of(*packs: Pack) -> dict[str, bytes]:
@@ -30,7 +33,7 @@ async def filling_store(
     *,
     limits: CacheLimits | None = None,
     each: ClientLimits = LIST_LIMITS,
-    together: MirrorLimits = UPSTREAM_LIMITS,
+    together: MirrorLimits = QUICK,
 ) -> AsyncIterator[Filler]:
     """A filler with these upstreams, which has started, and ends with the context."""
     config = upstreams if isinstance(upstreams, UpstreamConfig) else UpstreamConfig(urls=tuple(upstreams))

@@ -7,8 +7,11 @@ import asyncio
 import pytest
 
 from pacmirror.limits import CacheLimits
+from pacstore.digest import Digest
 from pacstore.errors import Corrupt, NotFound, Unavailable
+from pacstore.pack import HEADER, ending
 from pacstore.partial import PartialPacks
+from pacstore.source import Condition
 from pacstore.store import Store
 from tests.mirror import mischief
 from tests.mirror.mirrors import files_of, filling_store, run, until
@@ -277,3 +280,91 @@ def test_the_daemon_stops_while_packs_are_filled(store):
         run(go_on)
     assert origin.bytes_sent < 1.9 * len(PACK.data)
     assert public(store) == PACK.data
+
+
+def changed(at, data):
+    """A fault: these bytes in place of those so far before the end of a pack."""
+
+    def fault(handler, request):
+        end = len(request.body) - at
+        handler.answer(request, request.body[:end] + data + request.body[end + len(data) :])
+
+    return fault
+
+
+TABLE_AT = len(PACK.data) - PACK.frames.begin(40)
+LIES = {
+    "a magic that is none": changed(4, b"\0"),
+    "a table longer than the pack": changed(16, (1 << 40).to_bytes(8, "little")),
+    "a table over the limit": changed(16, (33 << 20).to_bytes(8, "little")),
+    "an empty table": changed(16, bytes(8)),
+    "another table": changed(TABLE_AT - 40, b"\xff"),
+    "not even a header": changed(TABLE_AT, b"XXXX"),
+    "too short for a pack": lambda handler, request: (
+        handler.header(206, {"Content-Length": 5, "Content-Range": "bytes 0-4/5"}) or handler.send(b"hello")
+    ),
+    "longer than any pack": lambda handler, request: (
+        handler.header(
+            206,
+            {
+                "Content-Length": len(request.body),
+                "Content-Range": f"bytes {(1 << 50) - len(request.body)}-{(1 << 50) - 1}/{1 << 50}",
+            },
+        )
+        or handler.send(request.body)
+    ),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_whoever_lies_about_a_table_is_left_alone_and_another_is_asked(store, lie):
+    async def work():
+        async with filling_store(store, [liar.url, origin.url]) as filler:
+            await filler.fetch(PACK.id)
+            states = [one.state for one in filler._upstream.mirrors.states()]
+            assert states == [Condition.WRONG, Condition.GOOD]
+
+    with serving(FILES, mischief.of_packs(LIES[lie])) as liar, serving(FILES) as origin:
+        run(work)
+    assert public(store) == PACK.data
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_lies_about_a_table_alone_are_told_and_cost_little(store, lie):
+    async def work():
+        async with filling_store(store, [liar.url]) as filler:
+            with pytest.raises(Corrupt):
+                await filler.fetch(PACK.id)
+            assert list(filler.partials.digests()) == []
+
+    with serving(FILES, mischief.of_packs(LIES[lie])) as liar:
+        run(work)
+        assert len(liar.packs_asked()) <= CacheLimits().wrong_times
+
+
+def test_a_table_longer_than_what_is_asked_for_first_comes_from_one_source(store):
+    many = noise_pack(30, 1_000, chunks=200)
+
+    async def work():
+        async with filling_store(store, [origin.url]) as filler:
+            await filler.fetch(many.id)
+
+    with serving(files_of(many)) as origin:
+        run(work)
+    assert len(many.table) > 64 * 1024
+    assert public(store, many) == many.data
+
+
+def test_what_is_no_table_but_has_the_right_digest_is_no_pack(store):
+    """Somebody asks for a pack that somebody else made of nonsense."""
+    nonsense = b"PBTABL01 but nothing else"
+    data = HEADER + ending(nonsense)
+    pack = Digest.of(nonsense)
+
+    async def work():
+        async with filling_store(store, [origin.url]) as filler:
+            with pytest.raises(Corrupt):
+                await filler.fetch(pack)
+
+    with serving({f"packs/{pack.hex[:2]}/{pack.hex}": data}) as origin:
+        run(work)
