@@ -20,7 +20,7 @@ from pacmirror.files import CHANGING, OpenFile, PublicFile, PublicFiles, parse_p
 from pacmirror.judging import TIMESTAMP_PATH
 from pacmirror.peers import asks_held_only
 from pacmirror.replication import Replication
-from pacmirror.request_keys import SERVED
+from pacmirror.request_keys import SENT, SERVED
 from pacmirror.sending import send_part
 from pacmirror.service import Services
 from pacmirror.status import METRICS_TYPE, encode_metrics, status_document
@@ -65,7 +65,7 @@ async def get_pack(request: web.Request) -> web.StreamResponse:
     while True:
         with contextlib.suppress(NotFound):
             response = await _answer(request, await _open_here(request.app, public))
-            filler.sent_public(pack, response.content_length if request.method == "GET" else 0)
+            filler.sent_public(pack, request.get(SENT, 0))
             return response
         async with filler.filling(pack) as filling:
             if filling is not None:

@@ -154,11 +154,11 @@ class Filler(Service):
         self.figures.misses += 1
         self.figures.joins += self.want(filling, frames, urgent=True)
 
-    def sent_public(self, pack: Digest, count_bytes: int | None) -> None:
+    def sent_public(self, pack: Digest, count_bytes: int) -> None:
         """A client was answered with so much of a pack that is public."""
         self.changes.used[pack] = self._wall_clock()
         self.figures.hits += 1
-        self.figures.disk_bytes += count_bytes or 0
+        self.figures.disk_bytes += count_bytes
 
     async def wait(self, filling: Filling, number: int, *, urgent: bool, on_disk: bool = False) -> None:
         """Return when frame `number` is here. Raises as `fetch`, Unavailable also if `on_disk` cannot be."""

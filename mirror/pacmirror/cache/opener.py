@@ -65,10 +65,11 @@ class Opener:
     async def _open(self, pack: Digest) -> bool:
         """Put the pack on the shelf; False if it is public."""
         try:
-            if await start_thread(lambda: is_public(self._storage, pack), name=_THREAD):
-                return False
             made = await start_thread(lambda: open_here(self._partials, pack), name=_THREAD)
             if made is None:
+                # In this order: a pack has its public name before it loses the private one.
+                if await start_thread(lambda: is_public(self._storage, pack), name=_THREAD):
+                    return False
                 made = await self._begin(pack)
         finally:
             del self._opening[pack]
