@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _BUSY = b"HTTP/1.1 %s\r\nRetry-After: 5\r\nCache-Control: no-store\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _PARTING = 100
 _PARTING_SECONDS = 1.0
+_END_SECONDS = 0.05
 _IPV6_PREFIX = 64
 """A customer of a provider has that many addresses at least: they count as one."""
 
@@ -34,28 +35,36 @@ class Gate:
         self._traffic = traffic
         self._make_inner = make_inner
         self._of_address: Counter[str] = Counter()
-        self._parting: set[asyncio.Transport] = set()
+        self._transports: set[asyncio.BaseTransport] = set()
+        self._parting = 0
+        self._ending = False
 
     def make_protocol(self) -> asyncio.Protocol:
         """The protocol of a new connection."""
         return _Connection(self)
 
-    def enter(self, peer: str) -> tuple[asyncio.Protocol | None, bytes]:
-        """What is to speak with the address `peer`; or None, and the answer that it gets."""
+    def enter(self, transport: asyncio.BaseTransport, peer: str) -> asyncio.Protocol | None:
+        """What is to speak with the address `peer`; or None, if it was refused."""
+        self._transports.add(transport)
         key = counted_as(peer, self._trusted)
-        if self._traffic.open_connections >= self._limits.connections:
-            self._traffic.refused_connections["all"] += 1
-            return None, _BUSY % b"503 Service Unavailable"
-        if key and self._of_address[key] >= self._limits.connections_per_address:
-            self._traffic.refused_connections["address"] += 1
-            return None, _BUSY % b"429 Too Many Requests"
-        self._traffic.open_connections += 1
-        if key:
-            self._of_address[key] += 1
-        return self._make_inner(), b""
+        if self._ending:
+            transport.close()
+        elif self._traffic.open_connections >= self._limits.connections:
+            self._refuse(transport, "all", _BUSY % b"503 Service Unavailable")
+        elif key and self._of_address[key] >= self._limits.connections_per_address:
+            self._refuse(transport, "address", _BUSY % b"429 Too Many Requests")
+        else:
+            self._traffic.open_connections += 1
+            if key:
+                self._of_address[key] += 1
+            return self._make_inner()
+        return None
 
-    def leave(self, peer: str) -> None:
-        """A connection that was let in has ended."""
+    def leave(self, transport: asyncio.BaseTransport, peer: str, *, was_in: bool) -> None:
+        """A connection has ended, which was let in or not."""
+        self._transports.discard(transport)
+        if not was_in:
+            return
         self._traffic.open_connections -= 1
         key = counted_as(peer, self._trusted)
         if key:
@@ -63,27 +72,31 @@ class Gate:
             if not self._of_address[key]:
                 del self._of_address[key]
 
-    def refuse(self, transport: asyncio.Transport, answer: bytes) -> None:
+    async def end(self) -> None:
+        """Close all that is open still, such as what was accepted at the last moment, when others had been told to end."""
+        self._ending = True
+        for transport in tuple(self._transports):
+            transport.close()
+        await asyncio.sleep(_END_SECONDS)  # closed transports give back their sockets meanwhile
+
+    def _refuse(self, transport: asyncio.BaseTransport, limit: str, answer: bytes) -> None:
         """Send `answer` and close, but a moment later, if not too many are waited for.
 
         What the client has sent meanwhile would make the system throw the answer away.
         """
-        transport.write(answer)
-        if len(self._parting) >= _PARTING:
+        self._traffic.refused_connections[limit] += 1
+        if isinstance(transport, asyncio.Transport):
+            transport.write(answer)
+        if self._parting >= _PARTING or not isinstance(transport, asyncio.Transport):
             transport.close()
             return
         transport.write_eof()
-        self._parting.add(transport)
-        asyncio.get_running_loop().call_later(_PARTING_SECONDS, transport.close)
+        self._parting += 1
+        asyncio.get_running_loop().call_later(_PARTING_SECONDS, self._part, transport)
 
-    def part(self, transport: asyncio.Transport) -> None:
-        """A connection that was refused has ended."""
-        self._parting.discard(transport)
-
-    def close(self) -> None:
-        """Close what was refused, at once."""
-        for transport in tuple(self._parting):
-            transport.close()
+    def _part(self, transport: asyncio.BaseTransport) -> None:
+        self._parting -= 1
+        transport.close()
 
 
 def counted_as(peer: str, trusted: Sequence[Network]) -> str:
@@ -103,19 +116,15 @@ class _Connection(asyncio.Protocol):
         self._gate = gate
         self._peer = ""
         self._inner: asyncio.Protocol | None = None
-        self._transport: asyncio.Transport | None = None
+        self._transport: asyncio.BaseTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
         self._peer = str(peer[0]) if isinstance(peer, tuple) else ""
-        inner, refusal = self._gate.enter(self._peer)
-        if inner is None:
-            if isinstance(transport, asyncio.Transport):
-                self._transport = transport
-                self._gate.refuse(transport, refusal)
-            return
-        self._inner = inner
-        inner.connection_made(transport)
+        self._transport = transport
+        self._inner = self._gate.enter(transport, self._peer)
+        if self._inner is not None:
+            self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         if self._inner is not None:
@@ -133,9 +142,8 @@ class _Connection(asyncio.Protocol):
             self._inner.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._inner is not None:
-            self._gate.leave(self._peer)
-            self._inner.connection_lost(exc)
-            self._inner = None
-        elif self._transport is not None:
-            self._gate.part(self._transport)
+        inner, self._inner = self._inner, None
+        if self._transport is not None:
+            self._gate.leave(self._transport, self._peer, was_in=inner is not None)
+        if inner is not None:
+            inner.connection_lost(exc)

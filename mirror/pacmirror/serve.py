@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import resource
 import signal
 import socket
@@ -23,6 +24,7 @@ from pacmirror.config_rules import check_config
 from pacmirror.listener import Gate
 from pacmirror.logs import configure_logs
 from pacmirror.routes import SERVICES, TRAFFIC
+from pacmirror.status import pacball_version
 from pacmirror.supervisor import Supervisor
 from pacmirror.traffic import make_request_log
 from pacstore.errors import PacballError, Refused, Unavailable
@@ -33,8 +35,7 @@ if TYPE_CHECKING:
     from pacmirror.config import Config
     from pacmirror.limits import ServerLimits
 
-_LATE_SECONDS = 0.05
-_LATE_LOOKS = 3
+_log = logging.getLogger(__name__)
 
 
 def serve(config: Config, *, ready: Callable[[str], None]) -> None:
@@ -66,7 +67,10 @@ async def run(
             host, port = sock.getsockname()[:2]
             ready(f"http://{format_address(host, port)}")
             supervisor.tell(READY="1", STATUS=supervisor.describe())
+            kind = f"a mirror of {', '.join(config.upstream.urls)}" if config.is_mirror else "an origin"
+            _log.info("pacball %s serves %s, %s", pacball_version(), config.store, kind)
             await stop.wait()
+            _log.info("stops: what is in progress has %g seconds to end", config.limits.drain_seconds)
             supervisor.describe = lambda: "ending what is in progress"
             supervisor.tell(STOPPING="1", STATUS=supervisor.describe())
 
@@ -104,26 +108,16 @@ async def _running(config: Config, sock: socket.socket) -> AsyncIterator[web.App
     )
     try:
         await runner.setup()
-        connections = _server(runner)
-        gate = Gate(config, app[TRAFFIC], connections)
+        gate = Gate(config, app[TRAFFIC], _server(runner))
         server = await asyncio.get_running_loop().create_server(gate.make_protocol, sock=sock, backlog=limits.backlog)
         try:
             yield app
         finally:
             server.close()
-            gate.close()
             await runner.cleanup()
-            await _end_late_connections(connections)
-            gate.close()
+            await gate.end()
     finally:
         await runner.cleanup()
-
-
-async def _end_late_connections(server: web.Server) -> None:
-    """Close what was accepted at the last moment: its protocol came into being after the others were told to end."""
-    for _ in range(_LATE_LOOKS):
-        await asyncio.sleep(_LATE_SECONDS)  # closed transports give back their sockets meanwhile
-        await server.shutdown(0)
 
 
 def _server(runner: web.AppRunner) -> web.Server:
