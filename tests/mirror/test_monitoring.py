@@ -25,7 +25,10 @@ def told(tmp_path_factory):
     """The names of all that an origin and a mirror tell, as rules must write them."""
     names = set()
     store, empty = make_store(tmp_path_factory.mktemp("origin")), tmp_path_factory.mktemp("mirror")
-    with running(store) as origin, running(empty, upstream=UpstreamConfig(urls=(origin.url,))) as mirror:
+    with (
+        running(store) as origin,
+        running(empty, upstream=UpstreamConfig(urls=(origin.url,)), quota_bytes=10**9) as mirror,
+    ):
         deadline = time.monotonic() + 30
         while "pacball_upstream_catalog_age_seconds" not in mirror.metrics():
             assert time.monotonic() < deadline
