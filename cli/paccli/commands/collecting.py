@@ -57,9 +57,10 @@ def _print_report(output: Output, report: SweepReport, *, dry_run: bool, is_mirr
     if report.condemned.files:
         at_work = "1 process" if report.leases == 1 else f"{report.leases} processes"
         output.text(f"unused, but {at_work} at work may have found them before: {_files(report.condemned)}")
-    dropped = f", {report.dropped} dropped ones are not" if report.dropped else ""
-    pinned = f", {report.pins} pins" if report.pins else ""
-    output.text(f"in use: {report.releases} releases are kept{dropped}; {report.packs} packs{pinned}")
+    kept = [f"{report.releases} releases with {report.packs} packs are kept"]
+    kept += [f"{report.dropped} dropped"] if report.dropped else []
+    kept += [f"{report.pins} pinned"] if report.pins else []
+    output.text(", ".join(kept))
     if report.unjudged_releases and is_mirror:
         output.text(
             f"packs stay: of {report.unjudged_releases} releases of the catalog it is not known here what they need"
