@@ -258,9 +258,9 @@ def test_stopping_waits_no_longer_than_the_drain_time(origin):
 
 PROGRAM = """
 import sys; from pathlib import Path
-from pacmirror.config import Config; from pacmirror.limits import ServerLimits; from pacmirror.serve import serve
-limits = ServerLimits(drain_seconds=0.5)
-config = Config(Path(sys.argv[1]), port=0, limits=limits, online_keys=Path(sys.argv[2]))
+from pacmirror.config import Config, LogConfig; from pacmirror.limits import ServerLimits; from pacmirror.serve import serve
+limits, log = ServerLimits(drain_seconds=0.5), LogConfig(level="warning")
+config = Config(Path(sys.argv[1]), port=0, limits=limits, online_keys=Path(sys.argv[2]), log=log)
 serve(config, ready=lambda url: print(url, flush=True))
 """
 
