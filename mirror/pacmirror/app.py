@@ -30,6 +30,7 @@ from pacmirror.routes import (
     WATCH,
     add_routes,
 )
+from pacmirror.scrubbing import Scrubbing
 from pacmirror.service import Service, Services
 from pacmirror.sweeping import Sweeping
 from pacmirror.sync.bookkeeping import Bookkeeping, OwnCatalog
@@ -64,11 +65,16 @@ def make_app(config: Config) -> web.Application:
     # They start in this order, after the store was looked at, and end in the opposite one.
     app[EVENTS] = Events(app[WATCH].catalog, config.limits.events, trusted=config.access.trusted_proxies)
     services: list[Service] = [app[TRAFFIC], access, app[WATCH], app[EVENTS]]
-    if config.is_mirror:
-        services += _mirror_services(app, config)
+    upstream = Upstream(config.upstream) if config.upstream.urls or config.upstream.peers else None
+    if upstream is not None:
+        app.cleanup_ctx.append(_close(upstream.mirrors))
+        services.append(upstream)
+    if upstream is not None and config.is_mirror:
+        services += _mirror_services(app, config, upstream)
     else:
         app[BOOKS] = Bookkeeping(config, OwnCatalog(config, app[WATCH].catalog))
         services += [app[BOOKS], Sweeping(config, app[BOOKS])]
+    services.append(Scrubbing(config, upstream))
     app[SERVICES] = Services(services, drain_seconds=config.limits.drain_seconds)
     app.cleanup_ctx.append(_require_store)
     app.cleanup_ctx.append(_run_services)
@@ -77,10 +83,8 @@ def make_app(config: Config) -> web.Application:
     return app
 
 
-def _mirror_services(app: web.Application, config: Config) -> list[Service]:
-    """What only a mirror has."""
-    upstream = Upstream(config.upstream)
-    app.cleanup_ctx.append(_close(upstream.mirrors))
+def _mirror_services(app: web.Application, config: Config, upstream: Upstream) -> list[Service]:
+    """What only a mirror has, beside its upstreams."""
     app[FILLER] = make_filler(config, upstream)
     app[REPLICATION] = Replication(config, app[WATCH].catalog, upstream.catalog_sources())
     app[DOCUMENTS] = Documents(config, app[FILES], app[REPLICATION], upstream)
@@ -93,7 +97,7 @@ def _mirror_services(app: web.Application, config: Config) -> list[Service]:
     )
     recording = Recording(books, app[FILLER])
     sweeping = Sweeping(config, books, app[FILLER])
-    return [upstream, app[FILLER], app[REPLICATION], app[DOCUMENTS], following, books, recording, syncing, sweeping]
+    return [app[FILLER], app[REPLICATION], app[DOCUMENTS], following, books, recording, syncing, sweeping]
 
 
 async def _require_store(app: web.Application) -> AsyncIterator[None]:

@@ -166,6 +166,25 @@ class SweepLimits:
 
 
 @dataclass(frozen=True)
+class ScrubLimits:
+    """Bounds of the scrub.
+
+    `first_pause_seconds`: after the daemon has started; `pause_seconds`: between the end of a pass and the next one.
+    `look_seconds`: between looks at the hours of the day, and at a store that could not be read. `save_seconds`: how much of a
+    pass may be read again after a kill. `retry_seconds`: when what could not be repaired is tried again, doubled while that is in
+    vain up to `retry_max_seconds`. `listed`: damaged parts shown by the status.
+    """
+
+    first_pause_seconds: float = 60.0
+    pause_seconds: float = 6 * 3600.0
+    look_seconds: float = 30.0
+    save_seconds: float = 5.0
+    retry_seconds: float = 900.0
+    retry_max_seconds: float = 6 * 3600.0
+    listed: int = 100
+
+
+@dataclass(frozen=True)
 class ServerLimits:
     """Bounds of the daemon.
 
@@ -184,7 +203,7 @@ class ServerLimits:
     `watch_seconds`: the time between looks at the catalog, and at whether it is to be refreshed, if nobody asks.
     `refresh_backoff_seconds`: the pause after a refresh that failed; each further failure doubles it, up to
     `refresh_backoff_max_seconds`.
-    `listed_roles`: how many roles status and metrics show, those that expire first. `sync`: see SyncLimits.
+    `listed_roles`: how many roles status and metrics show, those that expire first. `sync`, `scrub`: see SyncLimits, ScrubLimits.
     """
 
     connections: int = 2_000
@@ -213,6 +232,7 @@ class ServerLimits:
     sync: SyncLimits = field(default_factory=SyncLimits)
     cache: CacheLimits = field(default_factory=CacheLimits)
     sweep: SweepLimits = field(default_factory=SweepLimits)
+    scrub: ScrubLimits = field(default_factory=ScrubLimits)
 
 
 @dataclass(frozen=True)

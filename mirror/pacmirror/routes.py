@@ -28,6 +28,7 @@ from pacmirror.sync.bookkeeping import Bookkeeping
 from pacmirror.sync.paging import Page
 from pacmirror.traffic import Traffic
 from pacmirror.watch import Watch
+from pacmirror.withdrawn import answer_withdrawn_pack, check_withdrawn
 from pacstore.digest import Digest
 from pacstore.errors import NotFound, PacballError, Unavailable
 
@@ -52,14 +53,24 @@ _NEVER_KEPT = {"Cache-Control": "no-store"}
 async def get_public(request: web.Request) -> web.StreamResponse:
     """A public file of the store, whole or one range of it. The undecoded path counts: each file has one URL."""
     public = parse_public(request.rel_url.raw_path.removeprefix("/"))
-    return await _answer(request, await _open(request, public))
+    try:
+        opened = await _open(request, public)
+    except NotFound:
+        await asyncio.to_thread(check_withdrawn, public, request.app[CONFIG])
+        raise
+    return await _answer(request, opened)
 
 
 async def get_pack(request: web.Request) -> web.StreamResponse:
     """A pack that is here; in a mirror also one of the upstreams', which is fetched and kept."""
     public = parse_public(request.rel_url.raw_path.removeprefix("/"))
     filler = request.app.get(FILLER)
-    if filler is None or asks_held_only(request):
+    if filler is None:
+        try:
+            return await _answer(request, await _open_here(request.app, public))
+        except NotFound:
+            return await answer_withdrawn_pack(request, public, request.app[CONFIG])
+    if asks_held_only(request):
         return await _answer(request, await _open_here(request.app, public))
     pack = Digest.parse(public.etag_id)
     while True:

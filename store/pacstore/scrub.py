@@ -48,16 +48,20 @@ OBJECTS = (ObjectKind.MANIFEST, ObjectKind.ATTRIBUTES, ObjectKind.PROVENANCE)
 class Scrub:
     """Reads a store once. Not for several threads at once.
 
-    `releases` are those of its catalog, verified by the caller. Those of them that have holdings must be whole; those in
-    `expected` must have holdings, too.
+    `releases` are those of its catalog, verified by the caller. Those of them that have holdings must be whole; those that
+    `expected` gives when it comes to them must have holdings, too.
     """
 
     def __init__(
-        self, store: Store, releases: Sequence[CatalogRelease], *, expected: Collection[Release] = frozenset()
+        self,
+        store: Store,
+        releases: Sequence[CatalogRelease],
+        *,
+        expected: Callable[[], Collection[Release]] = frozenset,
     ) -> None:
         self._store = store
         self._releases = {str(entry.release): entry for entry in releases}
-        self._expected = frozenset(map(str, expected))
+        self._expected = expected
         self._reader = Rereader(store.public)
 
     def steps(self, position: Position) -> Iterator[Step]:
@@ -102,9 +106,11 @@ class Scrub:
                 yield path, partial(self._placement, entries[path])
 
     def _held(self) -> Iterator[tuple[str, Reading]]:
-        held = self._expected | frozenset(self._store.storage.names(DocumentKind.HOLDINGS))
+        expected = frozenset(map(str, self._expected()))
+        held = expected | frozenset(self._store.storage.names(DocumentKind.HOLDINGS))
         for name in sorted(held & self._releases.keys()):
-            yield document_path(DocumentKind.HOLDINGS, name), partial(self._release, self._releases[name])
+            read = partial(self._release, self._releases[name], must_be=name in expected)
+            yield document_path(DocumentKind.HOLDINGS, name), read
 
     def _links(self) -> Iterator[tuple[str, Reading]]:
         files = {link.path: link.file for entry in self._releases.values() for link in links_of(entry)}
@@ -118,10 +124,10 @@ class Scrub:
     def _placement(self, entry: CatalogRelease, path: str, _offset: int) -> Iterator[Step]:
         return self._reader.document(path, entry.placement)
 
-    def _release(self, entry: CatalogRelease, path: str, _offset: int) -> Iterator[Step]:
+    def _release(self, entry: CatalogRelease, path: str, _offset: int, *, must_be: bool) -> Iterator[Step]:
         """What the holdings of a release say, and whether all that it needs is there."""
         try:
-            damage = [*_holdings_damage(self._store, path, entry, must_be=str(entry.release) in self._expected)]
+            damage = [*_holdings_damage(self._store, path, entry, must_be=must_be)]
             damage += missing_parts(self._store, entry)
         except OSError as error:
             yield judged(path, error)

@@ -41,7 +41,7 @@ def copy_store(path: Path, to: Path) -> Path:
 
 def scrub(store: Store, position: Position = START, *, expected: Sequence[object] = ()) -> list[Step]:
     """The steps of a pass from `position` on."""
-    with closing(Scrub(store, catalog_releases(store), expected=expected)) as scrub:
+    with closing(Scrub(store, catalog_releases(store), expected=lambda: expected)) as scrub:
         return list(scrub.steps(position))
 
 

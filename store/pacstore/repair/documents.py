@@ -21,6 +21,7 @@ from pacstore.transfer import Fault, read_public
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from pacstore.source import Source
     from pacstore.store import Store
@@ -142,6 +143,15 @@ class DocumentRepairer:
                 if os.path.samestat(os.stat(public), os.stat(self._store.public / other)):
                     self._store.storage.unlink(other)
         with suppress(NotFound), wrapped(public):
-            os.replace(public, aside / path.replace("/", "+"))
+            os.replace(public, aside / _name_aside(path))
             sync_directory(aside)
             sync_directory(public.parent)
+
+
+def is_put_aside(private: Path, path: str) -> bool:
+    """Whether there is no document at the public `path` because it was damaged, as far as `private/` of the store tells."""
+    return (private / _ASIDE / _name_aside(path)).exists()
+
+
+def _name_aside(path: str) -> str:
+    return path.replace("/", "+")

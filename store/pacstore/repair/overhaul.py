@@ -66,7 +66,7 @@ def find_damage(
     """
     found = {part for pack, frames in bad_packs.items() for part in _parts(pack, frames)}
     # All that comes after the packs, which take the time.
-    with closing(Scrub(store, releases, expected=expected)) as scrub:
+    with closing(Scrub(store, releases, expected=lambda: expected)) as scrub:
         for step in scrub.steps(Position(ObjectKind.MANIFEST.value)):
             found |= set(step.damage)
     with store.ledger.reading() as connection:
