@@ -1,0 +1,109 @@
+"""Commands for who keeps a mirror: what it is to hold, and how it does."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from paccli import exits
+from paccli.options import Json
+from paccli.output import reporting, size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from paccli.output import Output
+    from pacstore.store import Store
+    from pacstore.subscription import Subscription
+    from pacstore.trust.targets import CatalogRelease
+
+MirrorStore = Annotated[Path, typer.Option("--store", metavar="DIR", help="The mirror's store directory.")]
+Pattern = Annotated[
+    str,
+    typer.Argument(metavar="PATTERN", help="Names of releases, in quotes: * for any characters, ? for one, [ab] for one of these."),
+]
+_STATUS_BYTES = 16 << 20
+_PAGE_BYTES = 16 << 20
+_PAGE = 1000
+_SHOWN = 50
+
+
+def subscribe(
+    pattern: Pattern,
+    store: MirrorStore,
+    keep: Annotated[
+        int | None,
+        typer.Option("--keep", metavar="N", help="Only the newest N of each project and platform; otherwise all."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show which releases are meant, and their sizes.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Let a mirror hold releases whole, from now on and for those to come. A running daemon begins within seconds."""
+    with reporting(as_json=as_json) as output:
+        from pacstore.ledger import subscriptions  # noqa: PLC0415
+        from pacstore.subscription import Subscription  # noqa: PLC0415
+
+        subscription = Subscription(pattern, keep)
+        with _opened(store, writable=not dry_run) as opened:
+            meant = _meant(opened, subscription)
+            if not dry_run:
+                with opened.ledger.writing() as connection:
+                    subscriptions.add(connection, subscription, now=time.time())
+            _show(output, opened, subscription, meant, dry_run=dry_run)
+
+
+def unsubscribe(pattern: Pattern, store: MirrorStore, as_json: Json = False) -> None:
+    """End a subscription. Releases that no other one means leave after the mirror's grace time."""
+    with reporting(as_json=as_json) as output:
+        from pacstore.errors import NotFound, printable  # noqa: PLC0415
+        from pacstore.ledger import subscriptions  # noqa: PLC0415
+
+        with _opened(store, writable=True) as opened, opened.ledger.writing() as connection:
+            if not subscriptions.remove(connection, pattern):
+                known = ", ".join(one.pattern for one in subscriptions.listed(connection)[:_SHOWN])
+                hint = f"there are: {known}" if known else "there is none by command; look into the daemon's configuration"
+                raise NotFound("is not subscribed to", place=printable(pattern[:200]), hint=hint)
+        output.text(f"unsubscribed from {pattern}; what nothing else means leaves after the grace time")
+        output.result({"releases": pattern})
+
+
+def subscriptions(store: MirrorStore, as_json: Json = False) -> None:
+    """List the subscriptions that were made by command. `pacball mirror status URL --json` has those of the configuration, too."""
+    with reporting(as_json=as_json) as output:
+        from pacstore.ledger import subscriptions  # noqa: PLC0415
+
+        with _opened(store, writable=False) as opened, opened.ledger.reading() as connection:
+            found = subscriptions.listed(connection)
+        for one in found:
+            output.text(str(one))
+        if not found:
+            output.text("no subscriptions by command")
+        output.result({"subscriptions": [{"releases": one.pattern, "keep": one.keep} for one in found]})
+
+
+def status(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Where the daemon is reached.")],
+    releases: Annotated[bool, typer.Option("--releases", help="Also list every release that it is to hold.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show how a daemon does: its catalog, releases, transfers, damage and upstreams. Exits 1 if something needs a person."""
+    with reporting(as_json=as_json) as output:
+        from paccli.mirror_status import describe, needs_attention, parse_status  # noqa: PLC0415
+        from paccli.network import limits_of, surroundings_of  # noqa: PLC0415
+        from paccli.settings import load_settings  # noqa: PLC0415
+        from pacmirror.source import HttpSource  # noqa: PLC0415
+
+        settings = load_settings()
+        with HttpSource(url, limits=limits_of(settings), surroundings=surroundings_of(settings)) as source:
+            document = parse_status(source.read("v1/status", limit=_STATUS_BYTES), place=url)
+            rows = _all_releases(source) if releases else []
+        for line in describe(document, url):
+            output.text(line)
+        for row in rows:
+            output.text(f"  {row['release']}: {row['state']}{_fate(row)}")
+        output.result({**document, **({"releases": rows} if releases else {})})
+        if needs_attention(document):
+            raise SystemExit(exits.DAMAGED)
