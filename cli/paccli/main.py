@@ -21,6 +21,7 @@ from paccli.commands import (
     housekeeping,
     installed,
     lines,
+    mirrors,
     releases,
     signing,
     sites,
@@ -98,6 +99,8 @@ _STORE = _group("store", "Look after a store.")
 _register(_STORE, checks.check, checks.reindex, stores.stats, backups.backup, backups.restore)
 _register(_STORE, housekeeping.drop, housekeeping.link)
 _register(_STORE, collecting.gc, collecting.pin, collecting.unpin, collecting.pins)
+_MIRROR = _group("mirror", "Say what a mirror holds, and see how it does.")
+_register(_MIRROR, mirrors.status, mirrors.subscribe, mirrors.unsubscribe, mirrors.subscriptions)
 _TRUST = _group("trust", "Keys and signatures: who may publish, and what waits for whom. See docs/trust.md.")
 _register(_TRUST, trust.keygen, trust.init, signing.status, signing.verify, trust.refresh)
 _TRUST.command("add-line")(trust.add_line)

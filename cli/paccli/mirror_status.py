@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from paccli.output import size
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}\Z")
 _KNOWN_STATES = ("unused", "good")
 
 
@@ -57,15 +59,45 @@ class Section:
 
 
 def parse_status(data: bytes, *, place: str) -> dict[str, object]:
-    """The answer in `data`. Raises Corrupt for what is none."""
+    """The answer of /v1/status in `data`. Raises Corrupt for what is none."""
+    return _parse(data, "catalog", place)
+
+
+def parse_page(data: bytes, *, place: str) -> dict[str, object]:
+    """The answer of /v1/releases in `data`. Raises Corrupt for what is none."""
+    return _parse(data, "releases", place)
+
+
+def _parse(data: bytes, key: str, place: str) -> dict[str, object]:
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
         value = None
-    if not isinstance(value, dict) or "catalog" not in value:
+    if not isinstance(value, dict) or key not in value:
         hint = "is this the URL of a pacball daemon? a web server alone has no status"
         raise Corrupt("is no status of a pacball daemon", place=place, hint=hint)
     return value
+
+
+def next_page(page: Mapping[str, object]) -> str:
+    """What the page after this one is after; empty at the end, and for what no release can be called."""
+    after = Section(page).text("next")
+    return after if _NAME.match(after) else ""
+
+
+def as_rows(page: Mapping[str, object]) -> list[object]:
+    """The releases of a page, as they came."""
+    found = page.get("releases")
+    return found if isinstance(found, list) else []
+
+
+def describe_releases(pages: Iterable[Mapping[str, object]]) -> Iterator[str]:
+    """A line for each release, and what there is to say of it."""
+    for row in (row for page in pages for row in Section(page).sections("releases")):
+        state, total, here = row.text("state"), row.count("bytes_total"), row.count("bytes_held")
+        bytes_here = size(total) if here >= total else f"{size(here)} of {size(total)}"
+        leaves = f", leaves at {row.text('leaves')}" if row.text("leaves") else ""
+        yield f"  {row.text('release')}: {state}, {bytes_here}{leaves}{_because(row.text('reason'))}"
 
 
 def needs_attention(document: Mapping[str, object]) -> bool:
@@ -161,7 +193,11 @@ def _because(fault: str) -> str:
 def span(seconds: float) -> str:
     """A time span for people: its largest unit, and the next one where that says more."""
     whole = max(round(seconds), 0)
-    for unit, length, smaller, part in (("d", _DAY, "h", _HOUR), ("h", _HOUR, "min", _MINUTE), ("min", _MINUTE, "s", 1)):
+    for unit, length, smaller, part in (
+        ("d", _DAY, "h", _HOUR),
+        ("h", _HOUR, "min", _MINUTE),
+        ("min", _MINUTE, "s", 1),
+    ):
         if whole >= length:
             rest = whole % length // part
             return f"{whole // length} {unit}{f' {rest} {smaller}' if rest and whole < 10 * length else ''}"

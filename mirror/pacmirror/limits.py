@@ -14,8 +14,8 @@ class SyncLimits:
     `packs`: fetched at once, of all releases together. `look_seconds`: between looks at the ledger, where commands may have
     changed the subscriptions. A release that failed is tried again after about `backoff_seconds`, twice as long after each
     further failure, at most `backoff_max_seconds`; `passing_backoff_max_seconds` where what failed was the way to it. `jitter`:
-    the share by which that varies. `listed`: how many failed releases and subscriptions the status shows; `page`: how many
-    releases one answer has, at most.
+    the share by which that varies. After `stuck_attempts` failures somebody should look after it. `listed`: how many releases
+    and subscriptions the status shows; `page`: how many releases one answer has, at most.
     """
 
     packs: int = 4
@@ -24,6 +24,7 @@ class SyncLimits:
     backoff_max_seconds: float = 3600.0
     passing_backoff_max_seconds: float = 300.0
     jitter: float = 0.25
+    stuck_attempts: int = 3
     listed: int = 20
     page: int = 1_000
 

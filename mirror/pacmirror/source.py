@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from pacstore.source import PackRange, SourceState, Tail, Traffic
 
 USER_AGENT = "pacball"
-_PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*\Z")
+_PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*(?:\?[A-Za-z0-9._=&-]*)?\Z")
 _FAREWELL_TURNS = 5
-_CHANGING = re.compile(r"holdings/|catalog/(?![0-9])")
+_CHANGING = re.compile(r"holdings/|catalog/(?![0-9])|v1/")
 
 
 class HttpSource:

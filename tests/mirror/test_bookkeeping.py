@@ -158,7 +158,7 @@ def _filled(path, count):
             releases.need(connection, release, own)
             releases.set_complete(connection, release, placement_number=1, now=NOW)
         releases.set_partial(connection, release, reason="why", now=NOW)
-    return Keeping(store, (), grace_seconds=1.0, limits=SyncLimits(), clock=lambda: NOW)
+    return Keeping(store, (), grace_seconds=1.0, limits=SyncLimits(), clock=lambda: NOW, retries=False)
 
 
 def _steps(keeping):

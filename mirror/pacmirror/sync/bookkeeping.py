@@ -138,17 +138,19 @@ class Bookkeeping(Service):
         """Releases that are not what they should be."""
         if self._fault:
             yield f"the ledger cannot be read: {self._fault}"
-        if self.standing.troubled:
-            first, count = self.standing.troubled[0], self.standing.troubles
-            what = "a release is" if count == 1 else f"{count} releases are"
-            yield f"{what} not here as they should be: {first.release}: {first.reason}"
+        first, count = self.standing.first_stuck, self.standing.stuck
+        if first is not None:
+            more = f", and {count - 1} more" if count > 1 else ""
+            yield f"{first.release}{more} cannot be held whole: {first.reason}"
 
     def _open(self) -> Keeping:
         config = self._config
         store = Store.open(config.store, writable=True)
         _ = store.ledger
         grace, subscriptions = config.sync.grace_seconds, config.sync.subscriptions
-        return Keeping(store, subscriptions, grace_seconds=grace, limits=self.limits, clock=self._clock)
+        return Keeping(
+            store, subscriptions, grace_seconds=grace, limits=self.limits, clock=self._clock, retries=config.is_mirror
+        )
 
     async def _watch(self) -> None:
         while True:

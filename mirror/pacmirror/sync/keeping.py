@@ -44,7 +44,7 @@ class Plan:
 
 
 class Keeping:
-    """The releases of one store. Threads may use it at once."""
+    """The releases of one store. Threads may use it at once. `retries`: whether what failed is tried again, as in a mirror."""
 
     def __init__(
         self,
@@ -54,12 +54,14 @@ class Keeping:
         grace_seconds: float,
         limits: SyncLimits,
         clock: Clock,
+        retries: bool,
     ) -> None:
         self.store = store
         self._configured = tuple(configured)
         self._grace_seconds = grace_seconds
         self._limits = limits
         self._clock = clock
+        self._stuck_attempts = limits.stuck_attempts if retries else 0
         self._rules: tuple[int | None, Mapping[str, Retain]] = (None, {})
 
     def reconcile(self) -> Reconciled:
@@ -140,6 +142,8 @@ class Keeping:
                 behind_since=releases.behind_since(connection),
                 troubles=releases.troubles(connection),
                 troubled=tuple(releases.troubled(connection, limit=self._limits.listed)),
+                stuck=releases.troubles(connection, attempts=self._stuck_attempts),
+                first_stuck=next(iter(releases.troubled(connection, limit=1, attempts=self._stuck_attempts)), None),
                 subscriptions=(*self._configured, *subscriptions.listed(connection)),
             )
 

@@ -34,10 +34,10 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Standing:
-    """What the ledger says: sums by state, since when something wanted has been missing, how many releases have a reason not
-    to be here as they should be, and the first of them.
+    """What the ledger says: sums by state, and since when something wanted has been missing.
 
-    `subscriptions`: those of the configuration, then those of the ledger.
+    `troubles`: how many releases are not here as they should be, `troubled` the first of them; `stuck`: those that were tried so
+    often that somebody should look after them. `subscriptions`: those of the configuration, then those of the ledger.
     """
 
     releases: Mapping[ReleaseState, Total] = field(default_factory=dict)
@@ -45,6 +45,8 @@ class Standing:
     behind_since: float | None = None
     troubles: int = 0
     troubled: tuple[ReleaseRow, ...] = ()
+    stuck: int = 0
+    first_stuck: ReleaseRow | None = None
     subscriptions: tuple[Subscription, ...] = ()
 
     def count(self, state: ReleaseState) -> int:

@@ -200,15 +200,16 @@ def page(
     return [_row(row) for row in connection.execute(query)]
 
 
-def troubled(connection: sa.Connection, *, limit: int) -> list[ReleaseRow]:
-    """The first `limit` releases, by name, that are not here as they should be, and why."""
-    query = sa.select(RELEASES).where(_troubled).order_by(RELEASES.c.name).limit(limit)
-    return [_row(row) for row in connection.execute(query)]
+def troubled(connection: sa.Connection, *, limit: int, attempts: int = 0) -> list[ReleaseRow]:
+    """The first `limit` releases, by name, that are not here as they should be, after so many attempts at least."""
+    query = sa.select(RELEASES).where(_troubled, RELEASES.c.attempts >= attempts)
+    return [_row(row) for row in connection.execute(query.order_by(RELEASES.c.name).limit(limit))]
 
 
-def troubles(connection: sa.Connection) -> int:
+def troubles(connection: sa.Connection, *, attempts: int = 0) -> int:
     """How many such releases there are; looks at nothing but them."""
-    return int(connection.execute(sa.select(sa.func.count(RELEASES.c.name)).where(_troubled)).scalar_one())
+    query = sa.select(sa.func.count(RELEASES.c.name)).where(_troubled, RELEASES.c.attempts >= attempts)
+    return int(connection.execute(query).scalar_one())
 
 
 def needed(connection: sa.Connection, release: Release) -> set[Digest]:
