@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from contextlib import closing
+from contextlib import closing, suppress
 
 from pacstore.digest import Digest
 from pacstore.durable import wrapped
@@ -28,7 +28,10 @@ def reindex(store: Store, *, progress: Progress) -> Report:
     for pack in packs:
         state = read_back(store.storage, pack, report, progress=progress)
         if state.table is not None and not state.bad_frames:
-            index.add(state.table)
+            with store.unswept(), suppress(NotFound):
+                # It may have been collected while it was read.
+                store.storage.size(ObjectKind.PACK, pack)
+                index.add(state.table)
     return report
 
 

@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+from pacstore.ledger import releases
+from pacstore.store import Store
 from tests.store.releases import snapshot
 
 OLD, NEW = "Demo-1.0-x86_64", "Demo-1.1-x86_64"
@@ -81,6 +83,11 @@ def test_no_pins_is_answered_a_pinned_release_is_kept_until_it_is_unpinned(pacba
 @pytest.mark.parametrize(("name", "code"), [("Demo-9.9-x", 3), ("0" * 64, 3), ("../x", 7), ("0" * 63, 7)])
 def test_what_is_not_there_cannot_be_pinned(pacball, store, name, code):
     assert pacball.run("store", "pin", name, "--store", store).exit_code == code
+
+
+def test_what_was_dropped_is_complete_no_longer(pacball, dropped):
+    with Store.open(dropped, writable=False) as store, store.ledger.reading() as connection:
+        assert [str(release) for release in releases.every(connection)] == [NEW]
 
 
 def test_why_packs_are_not_judged_is_said(pacball, dropped):

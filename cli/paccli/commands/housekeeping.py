@@ -24,6 +24,7 @@ def drop(
         from pacstore import housekeeping  # noqa: PLC0415
         from pacstore.amounts import parse_span  # noqa: PLC0415
         from pacstore.check import catalog_releases  # noqa: PLC0415
+        from pacstore.ledger.completion import drop as forget  # noqa: PLC0415
         from pacstore.store import Store  # noqa: PLC0415
 
         grace_seconds = parse_span(grace, place="--grace")
@@ -31,6 +32,8 @@ def drop(
         with Store.open(store, writable=not dry_run) as opened:
             releases, rules = catalog_releases(opened), housekeeping.retention_rules(opened.storage)
             dropped = act(opened.storage, releases, rules, now=time.time(), grace_seconds=grace_seconds)
+            for release in dropped if opened.has_ledger and not dry_run else ():
+                forget(opened.ledger, opened.storage, release)
         for release in dropped:
             output.text(f"{'would drop' if dry_run else 'dropped'} {release}")
         if not dropped:
@@ -47,7 +50,8 @@ def link(store: StoreDir, as_json: Json = False) -> None:
 
         with Store.open(store, writable=True) as opened:
             releases = catalog_releases(opened)
-            incomplete = link_targets(opened.storage, releases)
+            with opened.unswept():
+                incomplete = link_targets(opened.storage, releases)
         for release in incomplete:
             output.text(f"not linked: {release}: not all of its documents are here")
         output.text(f"linked {len(releases) - len(incomplete)} releases")

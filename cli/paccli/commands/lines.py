@@ -64,8 +64,9 @@ def attach(
             entry = catalog.release(name) or catalog.waiting_release(name)
             if entry is None:
                 raise NotFound("is not in the catalog", place=release, hint=f"see: pacball list --from {store}")
-            document = store_provenance(opened, entry, data)
-            outcome = catalog.attach(name, document, ring, now=time.time())
+            with opened.unswept():
+                document = store_provenance(opened, entry, data)
+                outcome = catalog.attach(name, document, ring, now=time.time())
         print_outcome(output, outcome, store, ring)
 
 
