@@ -132,6 +132,23 @@ def test_a_full_disk_makes_it_pass_on_and_room_makes_it_keep(tmp_path, site, pac
         assert leftovers(store) == []
 
 
+def test_on_a_full_disk_what_was_pulled_through_makes_room_for_what_is_asked_for(tmp_path, site, packs, upstream):
+    with volume("ext4", tmp_path, mib=600) as disk:
+        store = disk.path / "mirror"
+        with site.serving_process(store, "--upstream", upstream) as (url, _):
+            first, second = list(packs)[:2]
+            assert get(f"{url}/{first}")[::2] == (200, packs[first])
+            wait_until(lambda: json.loads(get(f"{url}/v1/status")[2])["sweep"]["held_bytes"] == len(packs[first]))
+            fill_up(disk.path, leave_mib=0)
+            wait_until(
+                lambda: get(f"{url}/{second}")[::2] == (200, packs[second]) and second in public_packs(store),
+                seconds=60,
+            )
+            assert first not in public_packs(store)
+            assert json.loads(get(f"{url}/v1/status")[2])["sweep"]["evicted_packs"] >= 1
+            check(store, packs)
+
+
 def test_a_pack_whose_sync_fails_is_served_and_never_taken_for_kept(tmp_path, site, packs, upstream):
     store, path = tmp_path / "mirror", max(packs, key=lambda name: len(packs[name]))
     file = store / "private/partial" / path.removeprefix("packs/")

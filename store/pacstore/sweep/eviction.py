@@ -102,14 +102,15 @@ def let_fall(
 
 
 def _take(store: Store, ledger: Ledger, partials: PartialPacks, seen: PackRow) -> bool:
-    """Delete a pack, unless somebody has come to need it, or used it, since it was seen."""
+    """Delete a pack, unless somebody has come to need it, or used it, since it was seen; nobody else writes meanwhile."""
     with ledger.writing() as connection:
         row = packs.find(connection, seen.pack)
         if row is None or row.kept_for is not KeptFor.PULLED or row.last_used > seen.last_used:
             return False
-        packs.remove(connection, [row.pack])
+        # The files first: on a full disk the ledger cannot be written before there is room; then this is done once more.
         store.storage.delete(ObjectKind.PACK, row.pack)
         partials.drop(row.pack)
+        packs.remove(connection, [row.pack])
     return True
 
 
