@@ -160,7 +160,8 @@ class Bookkeeping(Service):
     async def _adopt(self, keeping: Keeping) -> None:
         await self._catalog.loaded()
         changes = 0
-        while self._catalog.version is None:
+        # Not the version: that is known a moment before the releases are.
+        while self._unknown and not self._catalog.releases():
             changes = await self._catalog.changed(changes)
         for release in self._unknown:
             entry = self._catalog.releases().get(release)

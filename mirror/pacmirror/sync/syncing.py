@@ -28,12 +28,11 @@ if TYPE_CHECKING:
     from pacstore.ledger.roster import Roster
     from pacstore.release import Release
     from pacstore.storage import Clock
-    from pacstore.subscription import Subscription
     from pacstore.trust.targets import CatalogRelease
 
 _log = logging.getLogger(__name__)
 _THREAD = "pacball-sync"
-_NOTHING_KNOWN: tuple[int | None, tuple[Subscription, ...] | None] = (None, None)
+_NOTHING_KNOWN = ()
 
 
 class Announce(Protocol):
@@ -45,6 +44,8 @@ class Announce(Protocol):
 
 class Syncing(Service):
     """The service `sync` of a mirror. `announce` is told of each release that has become complete, or was dropped.
+
+    `roster` is what was to be done when it last looked; None before that.
 
     For use in one event loop; it starts after `books`.
     """
@@ -69,8 +70,9 @@ class Syncing(Service):
         self._announce = announce
         self._clock = clock
         self._wake = asyncio.Event()
-        self._roster: Roster | None = None
-        self._known: tuple[object, object] = _NOTHING_KNOWN
+        self.roster: Roster | None = None
+        self._changes = 0
+        self._known: tuple[object, ...] = _NOTHING_KNOWN
         self._transfers: dict[Release, Transfer] = {}
         self._running: dict[Release, asyncio.Task[None]] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -121,14 +123,13 @@ class Syncing(Service):
         return transfer.held_bytes if transfer is not None else None
 
     def _queued(self) -> int:
-        due = self._roster.due if self._roster is not None else ()
+        due = self.roster.due if self.roster is not None else ()
         return sum(entry.release not in self._running for entry in due)
 
     async def _follow(self) -> None:
         """Wake up when the catalog changes."""
-        changes = 0
         while True:
-            changes = await self._catalog.changed(changes)
+            self._changes = await self._catalog.changed(self._changes)
             self._wake.set()
 
     async def _run(self) -> None:
@@ -160,12 +161,13 @@ class Syncing(Service):
         version = self._catalog.version
         if version is None:
             return
-        known = (version, self._books.standing.subscriptions)
-        roster = self._roster
+        # The version alone says too little: it is known a moment before the releases are.
+        known = (version, self._changes, self._books.standing.subscriptions)
+        roster = self.roster
         if known != self._known or roster is None or (roster.next_at is not None and roster.next_at <= self._clock()):
             catalog = self._catalog.releases()
             roster = await start_thread(lambda: keeping.update(catalog, version), name=_THREAD)
-            self._known, self._roster = known, roster
+            self._known, self.roster = known, roster
             for release in roster.dropped:
                 _log.info("%s is no longer held", release)
                 self._announce(release, complete=False)

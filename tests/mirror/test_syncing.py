@@ -1,0 +1,118 @@
+"""When a sync looks, with a catalog that changes as the test says."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from pacmirror.config import Config, SyncConfig, UpstreamConfig
+from pacmirror.limits import ServerLimits, SyncLimits
+from pacmirror.sync.bookkeeping import Bookkeeping
+from pacmirror.sync.syncing import Syncing
+from pacstore.errors import NotFound
+from pacstore.ledger import releases
+from pacstore.ledger.completion import record_complete
+from pacstore.ledger.releases import ReleaseState
+from pacstore.store import Store
+from pacstore.subscription import Subscription
+from tests.mirror.mirrors import until
+from tests.store.trust_world import NOW, entry
+
+ONE = entry("Demo-1-x")
+LIMITS = ServerLimits(sync=SyncLimits(look_seconds=0.02))
+
+
+class View:
+    """A catalog; `show` lets it be known as a replication does: first its version, and its releases a moment later."""
+
+    def __init__(self):
+        self.version = None
+        self._releases = {}
+        self._changes = 0
+        self._changed = asyncio.Condition()
+
+    def releases(self):
+        return self._releases
+
+    async def loaded(self):
+        return
+
+    async def changed(self, changes):
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._changes > changes)
+        return self._changes
+
+    async def show(self, *entries):
+        self._releases = {one.release: one for one in entries}
+        self._changes += 1
+        async with self._changed:
+            self._changed.notify_all()
+
+
+class Supplies:
+    """Documents and packs that nobody has. `asked` is set by the first release that is asked for."""
+
+    def __init__(self):
+        self.asked = asyncio.Event()
+
+    async def fetch(self, *_, **__):
+        self.asked.set()
+        raise NotFound("is not here", place="manifests/x")
+
+
+@pytest.fixture
+def config(tmp_path):
+    Store.create(tmp_path / "store").close()
+    sync = SyncConfig(subscriptions=(Subscription("*"),))
+    return Config(tmp_path / "store", limits=LIMITS, sync=sync, upstream=UpstreamConfig(("http://127.0.0.1:9",)))
+
+
+def run(work):
+    async def bounded():
+        async with asyncio.timeout(60):
+            await work()
+
+    asyncio.run(bounded())
+
+
+def test_releases_that_are_known_later_than_the_version_are_mirrored(config):
+    async def work():
+        view, supplies = View(), Supplies()
+        books = Bookkeeping(config, view, clock=lambda: NOW)
+        sync = Syncing(config, books, view, supplies, supplies, announce=lambda *_, **__: None, clock=lambda: NOW)
+        await books.start()
+        await sync.start()
+        view.version = 1
+        await until(lambda: sync.roster is not None)
+        assert sync.roster.due == ()
+        await view.show(ONE)
+        await supplies.asked.wait()
+        await until(lambda: books.standing.count(ReleaseState.FAILED))
+        assert "manifests/x" in books.standing.troubled[0].reason
+        for service in (sync, books):
+            await service.end()
+
+    run(work)
+
+
+def test_what_is_held_is_verified_once_the_releases_are_known(config):
+    """And not taken for what no catalog names, because the version was known a moment earlier."""
+    with Store.open(config.store, writable=True) as store:
+        record_complete(store.ledger, store.storage, ONE, {}, now=NOW)
+        with store.ledger.writing() as connection:
+            releases.forget(connection, ONE.release)
+
+    async def work():
+        view = View()
+        view.version = 1
+        books = Bookkeeping(config, view, clock=lambda: NOW)
+        await books.start()
+        await view.show(ONE)
+        await books.settled()
+        await books.look()
+        # There is nothing of it but its holdings file, which is found out.
+        assert books.standing.count(ReleaseState.PARTIAL) == 1
+        await books.end()
+
+    run(work)
