@@ -24,14 +24,18 @@ def drop(
         from pacstore import housekeeping  # noqa: PLC0415
         from pacstore.amounts import parse_span  # noqa: PLC0415
         from pacstore.check import catalog_releases  # noqa: PLC0415
+        from pacstore.ledger import completion  # noqa: PLC0415
         from pacstore.ledger.completion import drop as forget  # noqa: PLC0415
         from pacstore.store import Store  # noqa: PLC0415
 
         grace_seconds = parse_span(grace, place="--grace")
-        act = housekeeping.held_droppable if dry_run else housekeeping.drop_holdings
         with Store.open(store, writable=not dry_run) as opened:
             releases, rules = catalog_releases(opened), housekeeping.retention_rules(opened.storage)
-            dropped = act(opened.storage, releases, rules, now=time.time(), grace_seconds=grace_seconds)
+            dropped = housekeeping.held_droppable(
+                opened.storage, releases, rules, now=time.time(), grace_seconds=grace_seconds
+            )
+            for release in () if dry_run else dropped:
+                completion.drop(opened.ledger, opened.storage, release)
             for release in dropped if opened.has_ledger and not dry_run else ():
                 forget(opened.ledger, opened.storage, release)
         for release in dropped:

@@ -105,7 +105,7 @@ def status(
 
         settings = load_settings()
         with HttpSource(url, limits=limits_of(settings), surroundings=surroundings_of(settings)) as source:
-            document = parse_status(source.read("v1/status", limit=_STATUS_BYTES), place=url)
+            document = parse_status(_read(source, "v1/status"), place=url)
             listing = list(_pages(source, url)) if releases else []
         for line in describe(document, url):
             output.text(line)
@@ -117,6 +117,16 @@ def status(
             raise SystemExit(exits.DAMAGED)
 
 
+def _read(source: Source, path: str) -> bytes:
+    from pacstore.errors import NotFound  # noqa: PLC0415
+
+    try:
+        return source.read(path, limit=_STATUS_BYTES)
+    except NotFound as error:
+        hint = "is this the URL of a pacball daemon? a web server alone has no status"
+        raise NotFound(error.message, place=error.place, hint=hint) from None
+
+
 def _pages(source: Source, url: str) -> Iterator[dict[str, object]]:
     """All pages of /v1/releases."""
     from paccli.mirror_status import next_page, parse_page  # noqa: PLC0415
@@ -124,7 +134,7 @@ def _pages(source: Source, url: str) -> Iterator[dict[str, object]]:
     after = ""
     for _ in range(_PAGES):
         query = f"v1/releases?limit={_PAGE}{f'&after={after}' if after else ''}"
-        page = parse_page(source.read(query, limit=_STATUS_BYTES), place=url)
+        page = parse_page(_read(source, query), place=url)
         yield page
         after = next_page(page)
         if not after:
@@ -157,9 +167,8 @@ def _show(
     here = {entry.release for entry in meant if is_held(store.storage, entry)}
     files = sum(entry.total_bytes for entry in meant)
     verb = "would subscribe to" if dry_run else "subscribed to"
-    output.text(
-        f"{verb} {subscription}: now {len(meant)} releases with {size(files)} of files, {len(here)} of them here"
-    )
+    count = "1 release" if len(meant) == 1 else f"{len(meant)} releases"
+    output.text(f"{verb} {subscription}: now {count} with {size(files)} of files, {len(here)} here already")
     for entry in meant[:_SHOWN]:
         output.text(f"  {entry.release}: {size(entry.total_bytes)}{', here' if entry.release in here else ''}")
     if len(meant) > _SHOWN:
