@@ -10,12 +10,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from pacmirror.config import ScrubConfig, UpstreamConfig
+from pacmirror.config import ScrubConfig, SyncConfig, UpstreamConfig
 from pacmirror.hours import RateHours
 from pacmirror.limits import ScrubLimits, ServerLimits
 from pacstore.locks import locked
 from pacstore.storage import DocumentKind
 from pacstore.store import Store
+from pacstore.subscription import Subscription
 from tests.e2e.site import wait_until
 from tests.mirror.daemons import running
 from tests.store.damaged_stores import copy_store, frames, packs, publish_two, table_of
@@ -138,6 +139,7 @@ def test_a_document_that_nobody_has_is_withdrawn_too(store):
         assert len(held(store)) == 1
 
 
+@pytest.mark.slow
 def test_what_could_not_be_repaired_is_when_somebody_has_it(store, sound, tmp_path):
     """Damage stays known over restarts, and is tried again without a new pass."""
     path = largest(store)
@@ -153,6 +155,7 @@ def test_what_could_not_be_repaired_is_when_somebody_has_it(store, sound, tmp_pa
         assert daemon.get(f"/{path}") == data
 
 
+@pytest.mark.slow
 def test_a_seed_that_is_an_installed_tree_heals(store, published):
     path = largest(store)
     data = (store.public / path).read_bytes()
@@ -201,6 +204,7 @@ def test_of_several_daemons_over_one_store_one_scrubs(store):
         wait_for_pass(daemon)
 
 
+@pytest.mark.slow
 def test_a_store_that_goes_away_is_a_fault_and_no_damage(store):
     """cvmfs#4270: errors taken for absence."""
     slow = ScrubConfig(rate_bytes_per_second=400_000)
@@ -216,6 +220,7 @@ def test_a_store_that_goes_away_is_a_fault_and_no_damage(store):
     assert held(store) == [NAME, NEXT]
 
 
+@pytest.mark.slow
 def test_one_bad_object_does_not_end_the_run(store):
     """cvmfs#2887: one bad chunk ended the whole run."""
     paths = packs(store)
@@ -238,3 +243,29 @@ def test_a_file_of_the_right_name_and_other_bytes_is_not_believed(store, sound):
         wait_for_pass(daemon)
         assert (store.public / path).read_bytes() == data
         assert scrub_of(daemon)["damaged"] == 0
+
+
+@pytest.mark.slow
+def test_a_mirror_heals_from_its_upstream_and_is_complete_again(sound, tmp_path):
+    """Complete in the ledger, damaged, withdrawn with its holdings, fetched again, verified, complete."""
+    sync = SyncConfig(subscriptions=(Subscription("*"),), poll_seconds=0.1)
+    limits = ServerLimits(scrub=QUICK, drain_seconds=5)
+
+    def is_complete(daemon):
+        told = json.loads(daemon.get("/v1/releases"))["releases"]
+        return [one["state"] for one in told] == ["complete", "complete"]
+
+    with running(sound) as upstream:
+        options = {"upstream": UpstreamConfig(urls=(upstream.url,)), "sync": sync}
+        off = ScrubConfig(enabled=False)
+        with running(tmp_path / "mirror", limits, scrub=off, **options) as daemon:
+            wait_until(lambda: is_complete(daemon), seconds=60)
+        with Store.open(tmp_path / "mirror", writable=True) as store:
+            before = {path: (store.public / path).read_bytes() for path in packs(store)}
+            for path in before:
+                flip(store.public / path, 9)
+            with running(store.path, limits, scrub=FAST, **options) as daemon:
+                wait_until(lambda: scrub_of(daemon)["repaired"] == len(before), seconds=60)
+                wait_until(lambda: is_complete(daemon) and held(store) == [NAME, NEXT], seconds=60)
+                assert scrub_of(daemon)["damaged"] == 0
+            assert {path: (store.public / path).read_bytes() for path in packs(store)} == before

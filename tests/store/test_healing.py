@@ -78,7 +78,11 @@ PACK_DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("kind", PACK_DAMAGE)
+QUICK = ("header", "last frame", "table", "short", "longer")
+KINDS = [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in PACK_DAMAGE]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_pack_damaged_anywhere_is_healed_from_another_store(store, sound, kind):
     before = public(store)
     path = max(packs(store), key=lambda path: (store.public / path).stat().st_size)
@@ -122,6 +126,7 @@ def test_who_reads_a_damaged_pack_goes_on_reading_the_old_file(store, sound):
     assert (store.public / path).read_bytes()[:100] != old
 
 
+@pytest.mark.slow
 def test_two_packs_that_were_swapped(store, sound):
     before = public(store)
     one, other = packs(store)[:2]
@@ -132,7 +137,7 @@ def test_two_packs_that_were_swapped(store, sound):
     assert public(store) == before
 
 
-@pytest.mark.parametrize("kind", ["flipped", "empty", "missing"])
+@pytest.mark.parametrize("kind", ["flipped", "missing", pytest.param("empty", marks=pytest.mark.slow)])
 def test_documents_and_their_links_are_healed_together(store, sound, kind):
     before = public(store)
     for path in [path for path in before if path.split("/")[0] in ("manifests", "attributes", "placements")]:
@@ -249,6 +254,7 @@ def test_sources_that_are_damaged_themselves_give_what_they_have(store, sound, t
     assert public(store) == before
 
 
+@pytest.mark.slow
 def test_frames_of_which_some_come_are_kept_for_later(store, sound, tmp_path):
     path = max(packs(store), key=lambda path: len(frames(store, path)))
     half = copy_store(sound, tmp_path / "half")
@@ -264,7 +270,7 @@ def test_frames_of_which_some_come_are_kept_for_later(store, sound, tmp_path):
     partial.close()
 
 
-@pytest.mark.parametrize("layout", ["tree", "renamed", "install root"])
+@pytest.mark.parametrize("layout", ["renamed", "install root", pytest.param("tree", marks=pytest.mark.slow)])
 def test_frames_are_made_again_of_an_installed_tree(store, published, tmp_path, layout):
     before = public(store)
     tree = published.store.path.parents[1] / "1"
