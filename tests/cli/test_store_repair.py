@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 
 import pytest
 
 from tests.mirror.daemons import running
-from tests.store.releases import flip, snapshot
+from tests.store.damaged_stores import copy_store, publish_two
+from tests.store.releases import flip, snapshot, write
 
 OLD, NEW = "Demo-1.0-x86_64", "Demo-1.1-x86_64"
 KINDS = ("packs", "manifests", "attributes", "placements", "holdings", "releases")
@@ -27,10 +27,19 @@ def largest(store):
     return max(packs(store), key=lambda path: (store / "public" / path).stat().st_size)
 
 
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    return publish_two(tmp_path_factory.mktemp("repair"))
+
+
 @pytest.fixture
-def sound(store, tmp_path):
-    subprocess.run(["cp", "-a", store, tmp_path / "sound"], check=True)
-    return tmp_path / "sound"
+def store(published, tmp_path):
+    return copy_store(published.store.path, tmp_path / "store")
+
+
+@pytest.fixture
+def sound(published):
+    return published.store.path
 
 
 def test_what_was_damaged_is_repaired_from_another_store(pacball, store, sound):
@@ -100,14 +109,15 @@ def test_from_a_server(pacball, store, sound):
 
 def test_a_server_that_is_not_there_is_the_reason(pacball, store):
     flip(store / "public" / largest(store), 9)
-    (store.parent / "config/pacball/config.toml").write_text("[limits]\nattempts = 1\n")
+    write(store.parent / "config/pacball/config.toml", b"[limits]\nattempts = 1\n")
     url = "http://127.0.0.1:9"
     result = pacball.run("store", "check", "--store", store, "--repair", "--from", url)
     assert result.exit_code == 1
     assert f"reason: {url}" in result.stdout
 
 
-def test_from_an_installed_release(pacball, store, trees):
+def test_from_an_installed_release(pacball, store, published):
+    trees = [published.store.path.parents[1] / version for version in ("1", "2")]
     before = public(store)
     flip(store / "public" / largest(store), 9)
     words = ("store", "check", "--store", store, "--repair", "--seed", trees[0], "--seed", trees[1])
