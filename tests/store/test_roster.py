@@ -209,3 +209,12 @@ def test_a_clock_that_was_wrong_for_a_while_keeps_nothing_for_years(mirror):
     mirror.now = NOW
     mirror.update()
     assert mirror.row("Demo-1-x").leaves_at == NOW + GRACE
+
+
+def test_what_failed_while_the_clock_was_wrong_is_tried_again_all_the_same(mirror):
+    mirror.publish("Demo-1-x")
+    mirror.subscribe("Demo-*")
+    mirror.update()
+    with mirror.ledger.writing() as connection:
+        releases.fail(connection, Release.parse("Demo-1-x"), reason="no route", next_at=NOW + 365 * DAY)
+    assert len(mirror.update().due) == 1

@@ -167,7 +167,8 @@ class Keeping:
         limits = self._limits
         most = limits.passing_backoff_max_seconds if is_passing else limits.backoff_max_seconds
         pause = min(limits.backoff_seconds * 2.0 ** min(failures, 30), most)
-        return float(pause * _random.uniform(1 - limits.jitter, 1 + limits.jitter))
+        pause *= _random.uniform(1 - limits.jitter, 1 + limits.jitter)
+        return min(pause, roster.LONGEST_PAUSE_SECONDS)
 
 
 def _reason(error: PacballError) -> str:

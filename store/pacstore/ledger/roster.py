@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from pacstore.trust.targets import CatalogRelease
 
 
+LONGEST_PAUSE_SECONDS = 6 * 3600.0
+"""No release that failed waits longer for its next attempt."""
+
+
 @dataclass(frozen=True)
 class Roster:
     """What is to be done. `wanted`: all that are to be kept; `due`: those of them to be fetched now, newest first.
@@ -65,9 +69,9 @@ def update(
     for release in dropped:
         drop(ledger, storage, release)
     behind = [(known[release], entry) for release, entry in wanted.items() if _is_behind(known[release], entry)]
-    due = [entry for row, entry in behind if row.next_at <= now]
+    due = [entry for row, entry in behind if _is_due(row, now)]
     due.sort(key=lambda entry: (entry.published, entry.release), reverse=True)
-    moments = [row.next_at for row, _ in behind if row.next_at > now]
+    moments = [row.next_at for row, _ in behind if not _is_due(row, now)]
     moments += [row.leaves_at for row in known.values() if row.leaves_at is not None and row.leaves_at > now]
     return Roster(frozenset(wanted), tuple(due), tuple(dropped), min(moments, default=None))
 
@@ -95,6 +99,11 @@ def _let_go(
         elif leaves_at != row.leaves_at:
             releases.let_go(connection, row.release, at=leaves_at)
     return dropped
+
+
+def _is_due(row: ReleaseRow, now: float) -> bool:
+    """A pause that is longer than any was begun by a wrong clock."""
+    return not now < row.next_at <= now + LONGEST_PAUSE_SECONDS
 
 
 def _is_behind(row: ReleaseRow, entry: CatalogRelease) -> bool:
