@@ -80,9 +80,9 @@ def test_no_pins_is_answered_a_pinned_release_is_kept_until_it_is_unpinned(pacba
     assert not [path for path in documents(dropped) if OLD in path]
 
 
-@pytest.mark.parametrize(("name", "code"), [("Demo-9.9-x", 3), ("0" * 64, 3), ("../x", 7), ("0" * 63, 7)])
-def test_what_is_not_there_cannot_be_pinned(pacball, store, name, code):
-    assert pacball.run("store", "pin", name, "--store", store).exit_code == code
+def test_what_is_not_there_cannot_be_pinned(pacball, store):
+    for name, code in (("Demo-9.9-x", 3), ("0" * 64, 3), ("../x", 7), ("0" * 63, 7)):
+        assert pacball.run("store", "pin", name, "--store", store).exit_code == code
 
 
 def test_what_was_dropped_is_complete_no_longer(pacball, dropped):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import subprocess
 from contextlib import closing
 from pathlib import Path
 
@@ -114,9 +114,10 @@ class Releases:
     def copy(self, top: Path) -> Releases:
         """The same once more, at `top`; the store is not in use meanwhile."""
         self.store.close()
-        shutil.copytree(self.top, top, symlinks=True)
+        # Unlike shutil's copy, this one keeps hard links.
+        subprocess.run(["cp", "-a", self.top, top], check=True)
         copied = Releases.__new__(Releases)
-        copied.top, copied.trees = top, self.trees
+        copied.top, copied.trees = top, dict(self.trees)
         store = Store.open(top / "store", writable=True)
         copied.origin = Origin(top, store, Catalog.open(store.storage, store.drafts), KeyRing(top / "keys"))
         self.again()

@@ -16,12 +16,17 @@ from tests.store.sweeping import DAY, WEEK, Releases, drop, gc, marked, packs_he
 OLD, NEW, NEXT = "Demo-1.0-x", "Demo-1.1-x", "Demo-1.2-x"
 
 
-@pytest.fixture
-def releases(tmp_path):
-    made = Releases(tmp_path / "origin")
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    made = Releases(tmp_path_factory.mktemp("published") / "origin")
     made.publish(OLD)
     made.publish(NEW)
     return made
+
+
+@pytest.fixture
+def releases(published, tmp_path):
+    return published.copy(tmp_path / "origin")
 
 
 def drop_old(releases, *, now=NOW):
@@ -271,6 +276,7 @@ def test_holdings_of_what_is_in_no_catalog_go_first_and_what_they_name_after_the
     releases.assert_installable()
 
 
+@pytest.mark.slow
 def test_a_collection_that_is_killed_at_any_step_is_finished_by_the_next(releases, tmp_path):
     drop_old(releases)
     steps: list[str] = []

@@ -87,7 +87,7 @@ def after(steps, first, then):
 
 
 @pytest.mark.parametrize("name", [NEW, AGAIN])
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 def test_fear_of_deletion_a_publisher_beside_a_collection_in_any_order(dropped, tmp_path, name, seed):  # restic#3806
     race = Race(dropped.copy(tmp_path / "x"), name, at_random(f"{name} {seed}"))
     race.assert_good()
@@ -100,6 +100,7 @@ def test_fear_of_deletion_either_at_every_step_of_the_other(dropped, tmp_path, n
     counted = Race(dropped.copy(tmp_path / "counted"), name, after(10**6, first, then))
     counted.assert_good()
     steps = counted.turns.steps[first]
-    for number in range(len(steps)):
+    # Of steps of one kind that follow one another, the first.
+    for number in [n for n, step in enumerate(steps) if not n or step != steps[n - 1]]:
         race = Race(dropped.copy(tmp_path / str(number)), name, after(number, first, then))
         race.assert_good()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import contextmanager
 
 from pacstore.index import ChunkIndex
+from pacstore.ledger import Ledger
+from pacstore.ledger.database import LEDGER_NAME
 from pacstore.storage import Storage
 from pacstore.store import Store
 from tests.contract.faulty import FaultyStorage
@@ -97,12 +100,33 @@ class SteppingIndex(ChunkIndex):
         return super().add(table)
 
 
+class SteppingLedger(Ledger):
+    """Has nothing stop while it is written: nobody else could go on then."""
+
+    is_written = False
+
+    @contextmanager
+    def writing(self):
+        with super().writing() as connection:
+            self.is_written = True
+            try:
+                yield connection
+            finally:
+                self.is_written = False
+
+
 def stepping(store: Store, stop: Callable[[str], None]) -> Store:
     """The store as another process has it, which stops before whatever it does in it."""
     own = Store.open(store.path, writable=True)
+    ledger = SteppingLedger(store.state_dir / LEDGER_NAME)
+
+    def stop_if_free(what: str) -> None:
+        if not ledger.is_written:
+            stop(what)
+
     index = SteppingIndex(store.index_path)
-    index.stop = stop
-    own.__dict__["index"] = index
-    own.storage = SteppingStorage(own.storage, stop)
+    index.stop = stop_if_free
+    own.__dict__ |= {"index": index, "ledger": ledger}
+    own.storage = SteppingStorage(own.storage, stop_if_free)
     own.pause = lambda _: stop("wait")
     return own
