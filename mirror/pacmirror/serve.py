@@ -113,11 +113,19 @@ async def _running(config: Config, sock: socket.socket) -> AsyncIterator[web.App
         try:
             yield app
         finally:
+            await _stop_accepting(sock)
             server.close()
             await runner.cleanup()
             await gate.end()
     finally:
         await runner.cleanup()
+
+
+async def _stop_accepting(sock: socket.socket) -> None:
+    """Let what was accepted already become connections: asyncio loses those, unclosed, that its server no longer awaits."""
+    asyncio.get_running_loop().remove_reader(sock)
+    for _ in range(2):
+        await asyncio.sleep(0)
 
 
 def _server(runner: web.AppRunner) -> web.Server:
