@@ -57,6 +57,7 @@ class Settings:
     seeds: tuple[str, ...] = ()
     share: str | None = None
     owner: str | None = None
+    actions_as: str | None = None
     tokens: Mapping[str, str] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
@@ -104,6 +105,7 @@ KEYS = (
     Key("install.seeds", "seeds", _paths),
     Key("install.share", "share", one_of(*SHARES)),
     Key("install.owner", "owner", text),
+    Key("install.actions_as", "actions_as", text),
 )
 _TOKENS = "tokens"
 _URLS = ("sources", "proxy.http", "proxy.https")

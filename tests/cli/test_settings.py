@@ -33,6 +33,7 @@ stall_seconds = 7.5
 seeds = ["/opt/old", "older"]
 share = "hardlink"
 owner = "sw:sw"
+actions_as = "builder"
 
 [tokens]
 "https://mirror.example.org/pacball" = "token"
@@ -78,6 +79,7 @@ def test_everything_that_can_be_set(system):
     assert settings.tokens == {"https://mirror.example.org/pacball": str(system.parent / "token")}
     assert (settings.http_proxy, settings.no_proxy) == ("http://proxy.example.org:3128", "example.org, 10.0.0.0/8")
     assert (settings.rate_bytes_per_second, settings.attempts) == (20_000_000, 3)
+    assert settings.actions_as == "builder"
     assert (settings.connect_seconds, settings.stall_seconds) == (5.0, 7.5)
     assert (settings.seeds, settings.owner) == (("/opt/old", str(system.parent / "older")), "sw:sw")
     assert settings.share == "hardlink"

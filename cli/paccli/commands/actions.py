@@ -25,13 +25,13 @@ def validate(
         from paccli.exits import DAMAGED  # noqa: PLC0415
         from paccli.owners import find_user  # noqa: PLC0415
         from paccli.progress import showing  # noqa: PLC0415
-        from paccli.settings import install_root  # noqa: PLC0415
+        from paccli.settings import install_root, load_settings  # noqa: PLC0415
         from pacstore.install.actions.validation import validate as validate_installed  # noqa: PLC0415
         from pacstore.install.options import ActionOptions  # noqa: PLC0415
         from pacstore.release import Release  # noqa: PLC0415
 
         name = Release.parse(release)
-        options = ActionOptions(find_user(actions_as))
+        options = ActionOptions(find_user(actions_as or load_settings().actions_as))
         with showing(output, quiet=quiet) as shown:
             found = validate_installed(install_root(root), name, options=options, progress=shown, now=time.time)
         _print(output, found)

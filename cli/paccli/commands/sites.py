@@ -92,7 +92,7 @@ def install(
             switch=switch,
             seed_directories=find_seed_directories(seed, settings),
             share=find_share(share, settings),
-            actions=ActionOptions(find_user(actions_as)) if run_actions else None,
+            actions=ActionOptions(find_user(actions_as or settings.actions_as)) if run_actions else None,
         )
         where = root or Path(settings.root or "")
         if where == Path():

@@ -16,6 +16,7 @@ from paccli.options import (
     From,
     Insecure,
     Json,
+    LimitRate,
     Progressing,
     ProgressMode,
     Quiet,
@@ -53,6 +54,7 @@ def verify(
     trust_on_first_use: FirstUse = False,
     as_of: AsOf = None,
     insecure: Insecure = False,
+    limit_rate: LimitRate = None,
     as_json: Json = False,
     quiet: Quiet = False,
     progress: Progressing = ProgressMode.AUTO,
@@ -61,6 +63,7 @@ def verify(
     with reporting(as_json=as_json, progress=progress) as output, ExitStack() as stack:
         from paccli.exits import DAMAGED  # noqa: PLC0415
         from paccli.progress import showing  # noqa: PLC0415
+        from paccli.rates import parse_rate  # noqa: PLC0415
         from paccli.settings import install_root, load_settings  # noqa: PLC0415
         from pacstore.install.upkeep import verify as verification  # noqa: PLC0415
         from pacstore.install.upkeep.checking import Readers  # noqa: PLC0415
@@ -71,6 +74,7 @@ def verify(
         repaired: list[Repaired] | None = None
         trust = TrustOptions(root_keys, trust_on_first_use, as_of, insecure)
         trust.check()
+        rate = parse_rate(limit_rate, place="--limit-rate") if limit_rate is not None else None
         supply: _Supply | None = None
         states = lambda: supply.states() if supply is not None else ()  # noqa: E731
         shown = stack.enter_context(showing(output, quiet=quiet, sources=states))
@@ -81,7 +85,7 @@ def verify(
             from pacstore.install.upkeep.repair import repair as repair_releases  # noqa: PLC0415
 
             given = source or load_settings().sources
-            supply = _Supply(source, trust, output, stack) if given else None
+            supply = _Supply(source, trust, output, stack, rate) if given else None
             options = InstallOptions(workers=readers.threads)
             repaired = repair_releases(
                 where, chosen, supply=supply, progress=shown, now=time.time, options=options, readers=readers
@@ -97,7 +101,10 @@ def verify(
 class _Supply:
     """A source that is opened, and whose catalog is verified, only when something is missing."""
 
-    def __init__(self, where: list[str] | None, trust: TrustOptions, output: Output, stack: ExitStack) -> None:
+    def __init__(
+        self, where: list[str] | None, trust: TrustOptions, output: Output, stack: ExitStack, limit_rate: int | None
+    ) -> None:
+        self._limit_rate = limit_rate
         self._where = where
         self._trust = trust
         self._output = output
@@ -132,7 +139,8 @@ class _Supply:
         from paccli.sources import opening  # noqa: PLC0415
 
         if self._opened is None:
-            self._opened = self._stack.enter_context(opening(self._where, self._trust, self._output))
+            opened = opening(self._where, self._trust, self._output, limit_rate=self._limit_rate)
+            self._opened = self._stack.enter_context(opened)
         return self._opened
 
 
