@@ -51,3 +51,9 @@ except SystemExit as ended:
     assert ended.code == 3, ended.code
 """
     assert not modules_after(calls) & {"aiohttp", "rich", "sqlalchemy", "urllib3"}
+
+
+def test_who_reads_what_is_installed_does_not_wait_for_an_installer():
+    loaded = modules_after("import pacstore.install.upkeep.verify, pacstore.install.root.inventory")
+    assert "pacstore.install.installation" not in loaded
+    assert not loaded & {"pacstore.install.building", "pacstore.trust.targets", "pacstore.pack", "zstandard"}

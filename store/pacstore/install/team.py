@@ -90,7 +90,10 @@ class _Worker:
 
 
 class Team(Generic[Job, Question, Answer, Result]):
-    """`count` processes that do `work` with each job they are given. For one thread; what a worker inherits stays open there."""
+    """`count` processes that do `work` with each job they are given. For one thread; what a worker inherits stays open there.
+
+    Entering raises OSError where there cannot be so many.
+    """
 
     def __init__(self, count: int, work: Callable[[Job, Desk[Question, Answer]], Result]) -> None:
         self._count = count
@@ -187,7 +190,11 @@ class Team(Generic[Job, Question, Answer, Result]):
 
     def _fork(self) -> _Worker:
         jobs, give = os.pipe()
-        results, tell = os.pipe()
+        try:
+            results, tell = os.pipe()
+        except OSError:
+            _Line(jobs, give).close()
+            raise
         # A ^C between the fork and the moment at which the worker ignores it would show a trace of the worker.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:

@@ -12,11 +12,14 @@ from pacstore.digest import Digest
 from pacstore.errors import Corrupt, NotFound, Refused, Unavailable
 from pacstore.install.actions.generated import Made
 from pacstore.install.options import InstallOptions
+from pacstore.install.team import may_fork
+from pacstore.install.upkeep.checking import Readers
 from pacstore.install.upkeep.repair import repair
 from pacstore.install.upkeep.verify import verify
 from pacstore.release import Release
 from pacstore.storage import ObjectKind, object_path
 from pacstore.tree import EntryKind
+from tests.store.install.alone import alone
 from tests.store.install.test_faults import flip
 from tests.store.install.test_verify import record
 from tests.store.install.world import NAME, NEXT, FakeSource, Notes, World, look, noise, put
@@ -537,4 +540,33 @@ def test_what_another_repair_brought_meanwhile_stays(top, tree, root, supply):
 
     (done,) = mend(root, notes=Slow())
     assert done.aside == ()
+    assert_sound(root, tree)
+
+
+# -- processes read what is installed
+
+
+def repaired_by_processes(root, world):
+    """A directory that nobody may read is put right first, and the tree read again by the same processes."""
+    assert may_fork()
+    (done,) = repair(
+        root,
+        [],
+        supply=FakeSupply(world),
+        progress=Notes(),
+        now=lambda: 1_800_000_000.0,
+        options=InstallOptions(),
+        readers=Readers(1, 2, 0),
+    )
+    return done
+
+
+def test_what_processes_find_is_repaired(top, root, tree, world):
+    corrupt(top / "lib/big.so")
+    (top / "none").unlink()
+    shutil.rmtree(top / "lib/deep/er")
+    (top / "lib/deep").chmod(0)
+    done = alone(repaired_by_processes, root, world)
+    assert done.left == ()
+    assert {one.path for one in done.verified.findings} >= {"lib/big.so", "none", "lib/deep/er/still/text"}
     assert_sound(root, tree)

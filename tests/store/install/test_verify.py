@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 from pathlib import Path
@@ -397,6 +398,23 @@ def found_of_all(root):
     threads, processes = in_threads(root), in_processes(root)
     assert exactly(threads[0]) == exactly(processes[0])
     return [(one.path, str(one.fault)) for each in threads[0] for one in each.findings]
+
+
+def short_of_descriptors(root):
+    """Too few for a team, enough for a thread."""
+    used = len(os.listdir("/proc/self/fd"))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 25, hard))
+    with Root.existing(root) as opened, examiners(opened, Readers(1, 50, 0), bytes_total=0) as who:
+        kind = type(who).__name__
+    (verified,) = verify(root, [], Notes(), readers=Readers(1, 50, 0))
+    return kind, verified.findings, os.path.exists(f"/proc/self/fd/{used + 15}")
+
+
+def test_threads_read_where_processes_cannot_be_made(top, root):
+    (top / "none").unlink()
+    kind, findings, leaks = alone(short_of_descriptors, root)
+    assert (kind, [one.path for one in findings], leaks) == ("Threads", ["none"], False)
 
 
 class Killing(Reading):

@@ -137,11 +137,13 @@ def _inode(descriptor: int) -> Inode:
 @contextlib.contextmanager
 def examiners(root: Root, readers: Readers, *, bytes_total: int) -> Iterator[Examiners]:
     """Who compares releases of `root`, `bytes_total` in all."""
-    if readers.processes < 2 or bytes_total < readers.processes_from_bytes or not may_fork():
-        yield Threads(readers.threads)
-        return
-    with Team(readers.processes, _Examiner(root.releases)) as team:
-        yield Processes(team)
+    with contextlib.ExitStack() as stack:
+        who: Examiners = Threads(readers.threads)
+        if readers.processes > 1 and bytes_total >= readers.processes_from_bytes and may_fork():
+            # Where no more processes are allowed, or there is no room for them, threads take longer.
+            with contextlib.suppress(OSError):
+                who = Processes(stack.enter_context(Team(readers.processes, _Examiner(root.releases))))
+        yield who
 
 
 def check_tree(
