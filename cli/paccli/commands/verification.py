@@ -63,8 +63,8 @@ def verify(
     with reporting(as_json=as_json, progress=progress) as output, ExitStack() as stack:
         from paccli.exits import DAMAGED  # noqa: PLC0415
         from paccli.progress import showing  # noqa: PLC0415
-        from paccli.rates import parse_rate  # noqa: PLC0415
         from paccli.settings import install_root, load_settings  # noqa: PLC0415
+        from pacstore.amounts import parse_rate  # noqa: PLC0415
         from pacstore.install.upkeep import verify as verification  # noqa: PLC0415
         from pacstore.install.upkeep.checking import Readers  # noqa: PLC0415
         from pacstore.release import Release  # noqa: PLC0415
