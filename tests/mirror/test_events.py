@@ -248,7 +248,7 @@ def test_a_flood_of_events_makes_no_flood_of_looks(tmp_path, catalog):
         with mirror_of(tmp_path / "mirror", upstream, limits=limits) as mirror:
             eventually(lambda: "more than events" in mirror.status()["following"]["upstreams"][0]["error"])
             assert mirror.status()["following"]["upstreams"][0]["events"] > 500
-            assert upstream.asked[STAMP[1:]] <= 1
+            assert upstream.asked[STAMP[1:]] <= 2  # one look; a request may be sent again
             assert told(mirror)["upstream_version"] in (1, None)
 
 

@@ -423,7 +423,7 @@ def test_interrupted_anywhere_it_continues_and_what_was_there_can_be_restored(
             assert checked(pair.restored) == sorted(expected)
             assert report.begun in ((0, NOW) if report.catalog_version == first_version else (0,))
             shutil.rmtree(pair.restored)
-        elif (pair.backup / "private/backup.json").exists():
+        elif (pair.backup / "private/backup.json").exists() and number < count[0]:  # the last: all is in its place
             with pytest.raises(Refused, match="never finished"):
                 pair.restore()
         assert pair.back_up(packs=True).damage == []

@@ -179,7 +179,7 @@ def test_killed_in_the_finishing_thread(index):
 
 def test_an_index_that_fails_is_an_error(tmp_path, index):
     storage = MemoryStorage()
-    index._engine.dispose()
+    index.close()
     (tmp_path / "index.sqlite").write_bytes(b"x" * 10_000)
     with pytest.raises(Exception, match="index"):
         pack(storage, index, chunks(60))
