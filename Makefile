@@ -18,10 +18,10 @@ demo: $(READY)  ## publish, serve, install, update and verify real releases
 	$(BIN)/python deploy/demo.py --work .demo
 
 test: $(READY)  ## all tests that need neither root nor other programs
-	$(PYTEST) -n 2 -m "not peers and not root and not slow and not large"
+	$(PYTEST) -n 4 -m "not peers and not root and not slow and not large"
 
 test-slow: $(READY)  ## attacks on the catalog, backups beside publishers, every command of docs/trust.md; no root
-	$(PYTEST) -n 2 -m "slow and not peers and not root"
+	$(PYTEST) -n 4 -m "slow and not peers and not root"
 
 test-peers: $(READY)  ## tests with real peers and file systems; needs root, installs what is missing
 	tests/peers/install.sh

@@ -51,7 +51,22 @@ def test_read_is_limited_and_absence_definite(source):
 
 
 @pytest.mark.parametrize(
-    "path", ["", "/store.json", "../store.json", "a//b", "a/../b", "a/%2e", "a?b?c", "a?b/c", "?a", "a?b#c", "a#b", "a b", "http://x/y"]
+    "path",
+    [
+        "",
+        "/store.json",
+        "../store.json",
+        "a//b",
+        "a/../b",
+        "a/%2e",
+        "a?b?c",
+        "a?b/c",
+        "?a",
+        "a?b#c",
+        "a#b",
+        "a b",
+        "http://x/y",
+    ],
 )
 def test_strange_paths_are_never_asked_for(source, path):
     with pytest.raises(Refused):
