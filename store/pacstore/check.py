@@ -24,6 +24,7 @@ from pacstore.holding import holdings_of
 from pacstore.holdings import Holdings
 from pacstore.limits import LIMITS, MIB
 from pacstore.links import links_of
+from pacstore.pack import read_table
 from pacstore.progress import Progress
 from pacstore.readback import Damage, Report, read_back, total_length
 from pacstore.reindex import check_index
@@ -175,10 +176,14 @@ class Statistics:
 
 
 def statistics(store: Store) -> Statistics:
-    """How much the store holds, from its directories, its index and its catalog, which is not verified for this."""
+    """How much the store holds, from its directories, its index and its catalog, which is not verified for this.
+
+    A mirror, to which nobody publishes, has no index: there the tables of its packs are counted, and a chunk that is in two
+    of them twice.
+    """
     releases = catalog_releases(store)
     packs = list(store.storage.digests(ObjectKind.PACK))
-    _, frames, chunks = store.index.counts() if packs else (0, 0, 0)
+    frames, chunks = _counts(store, packs)
     return Statistics(
         releases=len(releases),
         releases_bytes=sum(entry.total_bytes for entry in releases),
@@ -188,6 +193,22 @@ def statistics(store: Store) -> Statistics:
         chunks=chunks,
         documents_bytes=sum(document.length for entry in releases for document in entry.documents()),
     )
+
+
+def _counts(store: Store, packs: list[Digest]) -> tuple[int, int]:
+    """How many frames and chunks there are."""
+    if not packs:
+        return 0, 0
+    if not store.is_mirror or store.index_path.exists():
+        return store.index.counts()[1:]
+    frames = chunks = 0
+    for pack in packs:
+        place = object_path(ObjectKind.PACK, pack)
+        with closing(store.storage.open(ObjectKind.PACK, pack)) as file, wrapped(place):
+            table = read_table(file, place=place)
+        frames += len(table.lengths)
+        chunks += len(table.chunk_lengths)
+    return frames, chunks
 
 
 def catalog_releases(store: Store) -> list[CatalogRelease]:

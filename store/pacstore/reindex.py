@@ -38,9 +38,10 @@ def reindex(store: Store, *, progress: Progress) -> Report:
 def check_index(store: Store, damaged: Collection[Digest], report: Report) -> None:
     """Record in `report` where the index says anything else than the packs; `damaged` ones are known to be unreadable.
 
-    A chunk that the index does not know is no damage. Publishers may be at work meanwhile.
+    A chunk that the index does not know is no damage. Publishers may be at work meanwhile. A mirror, to which nobody
+    publishes, need not have one.
     """
-    if not store.index_path.exists() and (not store.private.exists() or not _any_pack(store)):
+    if not store.index_path.exists() and (not store.private.exists() or store.is_mirror or not _any_pack(store)):
         return
     index = store.index
     index.check()

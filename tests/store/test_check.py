@@ -4,6 +4,7 @@ import hashlib
 import os
 import random
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -236,6 +237,19 @@ DAMAGED_INDEX = {
     "garbage": lambda path: path.write_bytes(b"garbage" * 9999),
     "a directory of rows changed": lambda path: [flip(path, at) for at in range(4096, path.stat().st_size, 512)],
 }
+
+
+def test_a_mirror_needs_no_index(copy):
+    counted = statistics(copy.store)
+    copy.store.close()
+    copy.store.index_path.unlink()
+    assert [damage.fault for damage in copy.check().damage] != []
+    again = copy.again()
+    again.store.remember_mirror()
+    assert again.check().damage == []
+    found = statistics(again.store)
+    assert found.chunks >= counted.chunks > 0  # those that were written again count twice
+    assert replace(found, chunks=counted.chunks) == counted
 
 
 @pytest.mark.parametrize("damage", DAMAGED_INDEX)
