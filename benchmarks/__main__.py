@@ -19,6 +19,7 @@ from benchmarks import (
     install,
     measure,
     memory,
+    mirrors,
     ours,
     peers,
     scale,
@@ -40,6 +41,7 @@ GROUPS: dict[str, Callable[[Bench], Outcome]] = {
     "site": site.measure,
     "scale": scale.measure,
     "serving": serving.measure,
+    "mirrors": mirrors.measure,
     "catalog": catalog.measure,
 }
 BUSY_LOAD = 0.5
