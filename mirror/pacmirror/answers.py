@@ -37,6 +37,11 @@ def status_of(error: PacballError) -> int:
     return next(status for kind, status in STATUS if isinstance(error, kind))
 
 
+def kind_of(error: PacballError) -> str:
+    """The name of its kind, one of `pacstore.errors`: what `error` is beside that matters only here."""
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == PacballError.__module__)
+
+
 def error_answer(
     status: int, kind: str, message: str, *, hint: str = "", headers: Mapping[str, str] | None = None
 ) -> web.Response:
@@ -56,7 +61,7 @@ async def answer_errors(
         message = f"{error.place}: {error.message}" if error.place else error.message
         status = status_of(error)
         headers = {"Retry-After": _RETRY_SECONDS} if status == 503 else None
-        return error_answer(status, type(error).__name__, message, hint=error.hint, headers=headers)
+        return error_answer(status, kind_of(error), message, hint=error.hint, headers=headers)
     except web.HTTPException as error:
         allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
         kind = "NotFound" if error.status == 404 else "Refused"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import threading
 
@@ -167,6 +168,7 @@ def test_what_is_absent_is_404_and_what_is_not_known_never_cvmfs_4270(tmp_path):
         status, headers, body = mirror.request(PATH)
         assert (status, headers["cache-control"]) == (504, "no-store")
         assert b"cannot be connected to" in body
+        assert json.loads(body)["error"] == "Unavailable"  # one of the kinds that openapi.json lists
 
 
 def test_wrong_bytes_are_502_and_none_of_them_passes(tmp_path):
