@@ -190,7 +190,7 @@ class ServerLimits:
     """Bounds of the daemon.
 
     `connections`: open at once; further ones are told 503 and closed (a burst may pass it by `backlog`).
-    `connections_per_address`: the same of one address, this machine itself and trusted proxies apart.
+    `connections_per_address`: of one address, this machine itself and trusted proxies apart; further ones are told 429.
     `header_seconds`: from the opening of a connection, or the end of a request, until the next request's header is
     complete; it bounds idle connections and half-sent headers alike.
     `body_seconds`: how long the rest of an unasked-for request body is read and dropped before the connection is closed.
