@@ -1,7 +1,7 @@
 """The errors of pacball: one root, and a kind for each way in which callers must act differently.
 
 Every message says what is wrong, where, and what to do next. Nothing else is raised on purpose by pacstore or pacmirror;
-foreign errors are wrapped where they enter. `mirror/pacmirror/routes.py` maps the kinds to HTTP status, `cli/paccli/exits.py`
+foreign errors are wrapped where they enter. `mirror/pacmirror/answers.py` maps the kinds to HTTP status, `cli/paccli/exits.py`
 to exit codes.
 """
 
