@@ -118,6 +118,14 @@ class Site:
             assert (done.code, done.err) == (0, "")
 
     @contextlib.contextmanager
+    def mirroring(self, store: Path, upstream: str) -> Iterator[str]:
+        """The base URL of a mirror, which must end cleanly. It warns, as it should, of a root that it was not told to trust."""
+        with self.serving_process(store, "--upstream", upstream) as (url, process):
+            yield url
+            process.send_signal(signal.SIGTERM)
+            assert Outcome.of(process, timeout=END_S).code == 0
+
+    @contextlib.contextmanager
     def serving_process(self, store: Path, *words: object) -> Iterator[tuple[str, subprocess.Popen]]:
         """The base URL and the process of a daemon over `store`; killed at the end if it still runs."""
         with self.start("serve", "--store", store, "--listen", "127.0.0.1:0", *words) as process:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -19,25 +18,16 @@ from pacstore.trust.served import Verifier
 from tests.e2e import trees
 from tests.e2e.attacker import mirroring as lying
 from tests.e2e.conftest import NEW, OLD
-from tests.e2e.site import Outcome, get, wait_until
+from tests.e2e.site import get, wait_until
 from tests.e2e.test_attacks import MANNERS
-from tests.mirror.daemons import make_store
+from tests.mirror.daemons import eventually, make_store
 from tests.mirror.daemons import running as running_daemon
-from tests.mirror.test_replication import eventually, mirror_of, serves, told
+from tests.mirror.test_replication import mirror_of, serves, told
 from tests.store.signed_catalog import SignedCatalog
 
 pytestmark = pytest.mark.slow
 ROUNDS = 5
 STAMP = f"catalog/{TIMESTAMP_NAME}"
-
-
-@contextlib.contextmanager
-def mirroring(site, store, upstream):
-    """The base URL of a mirror, which must end cleanly; what it logs is that it believes the first root."""
-    with site.serving_process(store, "--upstream", upstream) as (url, process):
-        yield url
-        process.send_signal(signal.SIGTERM)
-        assert Outcome.of(process, timeout=20).code == 0
 
 
 def ready(url):
@@ -46,14 +36,14 @@ def ready(url):
 
 def test_our_installer_and_another_client_of_tuf_need_the_mirror_alone(origin, site, root, tmp_path):
     store, pin = tmp_path / "mirror", origin.root_keys
-    with origin.site.serving(origin.store) as upstream, mirroring(site, store, upstream) as url:
+    with origin.site.serving(origin.store) as upstream, site.mirroring(store, upstream) as url:
         wait_until(lambda: ready(url))
         for release in (OLD, NEW):
             site.ok("install", release, "--from", url, "--root-keys", pin, "--root", root)
         trees.assert_same(root / "releases" / NEW, origin.new)
         _download_all(url, pin.read_bytes(), tmp_path / "tuf")
     # Everything is kept: the upstream is gone now, and a restarted mirror serves the same.
-    with mirroring(site, store, upstream) as url:
+    with site.mirroring(store, upstream) as url:
         wait_until(lambda: ready(url))
         site.ok("install", NEW, "--from", url, "--root-keys", pin, "--root", tmp_path / "second")
         trees.assert_same(tmp_path / "second/releases" / NEW, origin.new)
@@ -108,7 +98,7 @@ def test_killed_again_and_again_it_never_goes_back_and_always_verifies(site, tmp
     finally:
         stop.set()
         writer.join(20)
-    with running_daemon(tmp_path / "origin") as origin, mirroring(site, store, origin.url) as url:
+    with running_daemon(tmp_path / "origin") as origin, site.mirroring(store, origin.url) as url:
         wait_until(lambda: get(f"{url}/{STAMP}")[2] == catalog.stamp)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 from pacmirror.config import Config
 from pacmirror.limits import ServerLimits
 from pacmirror.serve import run
+from tests.e2e.site import wait_until
 from tests.store.signed_catalog import SignedCatalog
 
 PACK_ID = "ab" + "1" * 62
@@ -86,6 +88,11 @@ class Daemon:
         """Status, headers with lower-case names, body."""
         lines = [f"{method} {path} HTTP/1.1", "Host: x", "Connection: close", *headers, "", ""]
         return parse_answer(self.exchange("\r\n".join(lines).encode("latin-1")))
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    """Return when `condition` holds, which may take as long as a busy machine needs."""
+    wait_until(condition, seconds=60)
 
 
 def receive_all(sock: socket.socket) -> bytes:

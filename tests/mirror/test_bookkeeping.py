@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from contextlib import closing
 
 import pytest
@@ -19,7 +18,7 @@ from pacstore.ledger.completion import record_complete
 from pacstore.release import Release
 from pacstore.storage import ObjectKind, object_path
 from pacstore.store import Store
-from tests.mirror.daemons import running
+from tests.mirror.daemons import eventually, running
 from tests.store.releases import NAME, NEXT, NOW, Origin, make_tree
 from tests.store.trust_world import entry
 
@@ -40,13 +39,6 @@ def store(tmp_path, trees):
     origin.publish(trees[1], NEXT)
     origin.store.close()
     return origin.store.path
-
-
-def eventually(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def listed(daemon, query=""):

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from pacmirror.limits import ServerLimits
-from tests.mirror.daemons import RELEASE, make_store, running
+from tests.mirror.daemons import RELEASE, eventually, make_store, running
 from tests.store.signed_catalog import SignedCatalog, flipped, put
 
 STAMP = "/catalog/timestamp.json"
@@ -26,13 +26,6 @@ def catalog():
 @pytest.fixture
 def store(tmp_path, catalog):
     return make_store(tmp_path, catalog)
-
-
-def eventually(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def tree(top):

@@ -13,8 +13,8 @@ import pytest
 from pacmirror.catalog import ServedCatalog
 from pacmirror.config import Config
 from pacmirror.files import PublicFiles
-from tests.mirror.daemons import make_store, running
-from tests.mirror.test_catalog import EAGER, STAMP, eventually
+from tests.mirror.daemons import eventually, make_store, running
+from tests.mirror.test_catalog import EAGER, STAMP
 from tests.store.signed_catalog import SignedCatalog
 
 

@@ -27,9 +27,9 @@ from pacstore.storage import ObjectKind, object_path
 from pacstore.store import Store
 from pacstore.trust import entries
 from tests.e2e.attacker import mirroring
-from tests.mirror.daemons import make_store, parse_answer
+from tests.mirror.daemons import eventually, make_store, parse_answer
 from tests.mirror.scripted import Pause, answer
-from tests.mirror.test_replication import PROMPT, eventually, mirror_of, serves, told
+from tests.mirror.test_replication import PROMPT, mirror_of, serves, told
 from tests.store.signed_catalog import SignedCatalog
 from tests.store.trust_world import document, entry
 

@@ -24,9 +24,9 @@ from pacmirror.files import PublicFiles
 from pacmirror.limits import EventLimits, ReplicationLimits, ServerLimits
 from pacstore.release import Release
 from tests.e2e.attacker import mirroring
-from tests.mirror.daemons import make_store, running
+from tests.mirror.daemons import eventually, make_store, running
 from tests.mirror.scripted import Drip, Pause
-from tests.mirror.test_replication import PROMPT, STAMP, eventually, mirror_of, serves, told
+from tests.mirror.test_replication import PROMPT, STAMP, mirror_of, serves, told
 from tests.store.signed_catalog import SignedCatalog
 
 RELEASE = Release.parse("Demo-1.0-x86_64")

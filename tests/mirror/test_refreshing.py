@@ -29,8 +29,8 @@ from pacstore.trust.keyring import KeyRing
 from pacstore.trust.metadata import Expiry
 from pacstore.trust.repository import Catalog
 from pacstore.trust.served import ServedState, Verifier
-from tests.mirror.daemons import running
-from tests.mirror.test_catalog import DAY, STAMP, eventually, tree
+from tests.mirror.daemons import eventually, running
+from tests.mirror.test_catalog import DAY, STAMP, tree
 from tests.store.signed_catalog import SignedCatalog, put
 from tests.store.trust_world import entry
 

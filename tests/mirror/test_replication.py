@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from dataclasses import replace
 
 import pytest
@@ -13,7 +12,7 @@ from pacmirror.limits import ReplicationLimits, ServerLimits
 from pacstore.errors import Refused
 from pacstore.trust.pins import fingerprint
 from tests.e2e.attacker import mirroring
-from tests.mirror.daemons import make_store, running
+from tests.mirror.daemons import eventually, make_store, running
 from tests.mirror.scripted import Drip, Pause, answer
 from tests.store.signed_catalog import SignedCatalog, flipped
 
@@ -46,13 +45,6 @@ def serves(daemon, catalog):
 
 def told(daemon):
     return daemon.status()["replication"]
-
-
-def eventually(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def test_a_mirror_begins_empty_and_follows_its_upstream(tmp_path, catalog, upstream, caplog):

@@ -14,12 +14,11 @@ from pacmirror.config import ScrubConfig, SyncConfig, UpstreamConfig
 from pacmirror.hours import RateHours
 from pacmirror.limits import ScrubLimits, ServerLimits
 from pacstore.locks import locked
-from pacstore.storage import DocumentKind
 from pacstore.store import Store
 from pacstore.subscription import Subscription
 from tests.e2e.site import wait_until
 from tests.mirror.daemons import running
-from tests.store.damaged_stores import copy_store, frames, packs, publish_two, table_of
+from tests.store.damaged_stores import copy_store, frames, held, largest, packs, publish_two, table_of
 from tests.store.releases import NAME, NEXT, flip, overwrite
 
 QUICK = ScrubLimits(first_pause_seconds=0, look_seconds=0.05, retry_seconds=0.1, save_seconds=0)
@@ -56,14 +55,6 @@ def scrub_of(daemon):
 def wait_for_pass(daemon):
     wait_until(lambda: scrub_of(daemon)["last_full"]["ended"] and scrub_of(daemon)["state"] == "waiting", seconds=40)
     return scrub_of(daemon)
-
-
-def held(store):
-    return sorted(store.storage.names(DocumentKind.HOLDINGS))
-
-
-def largest(store):
-    return max(packs(store), key=lambda path: (store.public / path).stat().st_size)
 
 
 def test_everything_is_read_and_that_is_told(store):

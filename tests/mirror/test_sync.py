@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import time
 from contextlib import closing
 
 import pytest
@@ -26,7 +25,7 @@ from pacstore.store import Store
 from pacstore.subscription import Subscription
 from pacstore.trust.targets import SignedDocument, Withdrawal
 from tests.e2e.attacker import mirroring
-from tests.mirror.daemons import running
+from tests.mirror.daemons import eventually, running
 from tests.store.releases import NAME, NEXT, NOW, Origin, flip, make_tree, noise, snapshot, write
 
 QUICK = ServerLimits(
@@ -73,13 +72,6 @@ def mirror_of(where, *upstreams, subscriptions=ALL, grace=3600.0, limits=QUICK):
     sync = SyncConfig(subscriptions=subscriptions, poll_seconds=0.1, grace_seconds=grace)
     with running(where, limits, upstream=config, sync=sync) as daemon:
         yield daemon
-
-
-def eventually(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def states(daemon):

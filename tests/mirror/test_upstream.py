@@ -132,3 +132,4 @@ def test_one_that_is_gone_is_passed_over(store):
         gone_url = gone.url
     with serving(FILES) as good:
         run(work)
+    assert (store.public / PACK.path).read_bytes() == PACK.data

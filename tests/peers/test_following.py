@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.mirror.daemons import make_store, running
-from tests.mirror.test_replication import PROMPT, eventually, mirror_of, serves
+from tests.mirror.daemons import eventually, make_store, running
+from tests.mirror.test_replication import PROMPT, mirror_of, serves
 from tests.peers.web import example, nginx
 from tests.store.signed_catalog import SignedCatalog
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import signal
 import subprocess
 
 import pytest
 
 from tests.e2e import trees
-from tests.e2e.site import Outcome, get
+from tests.e2e.site import get
 from tests.peers.conftest import NEW
 from tests.peers.programs import program
 from tests.peers.web import PLAIN, nginx
@@ -30,21 +28,12 @@ def upstream(origin):
         yield one
 
 
-@contextlib.contextmanager
-def mirroring(site, store, upstream):
-    """A mirror's URL. It warns, as it should, of a root that it was not told to trust."""
-    with site.serving_process(store, "--upstream", upstream) as (url, process):
-        yield url
-        process.send_signal(signal.SIGTERM)
-        assert Outcome.of(process, timeout=30).code == 0
-
-
 def packs_of(store):
     return sorted(str(path.relative_to(store / "public")) for path in (store / "public/packs").glob("*/*"))
 
 
 def test_nginx_alone_is_an_upstream_and_each_byte_comes_once(tmp_path, site, origin, upstream):
-    with mirroring(site, tmp_path / "mirror", upstream.url) as url:
+    with site.mirroring(tmp_path / "mirror", upstream.url) as url:
         installers = [
             site.start("install", NEW, "--from", url, "--root", tmp_path / f"root{n}", "--root-keys", origin.root_keys)
             for n in range(3)
@@ -67,7 +56,7 @@ def test_nginx_alone_is_an_upstream_and_each_byte_comes_once(tmp_path, site, ori
 def test_curl_and_aria2_continue_and_split_what_is_still_being_fetched(tmp_path, site, origin, upstream):
     path = max(packs_of(origin.store), key=lambda one: (origin.store / "public" / one).stat().st_size)
     right = (origin.store / "public" / path).read_bytes()
-    with mirroring(site, tmp_path / "mirror", upstream.url) as url:
+    with site.mirroring(tmp_path / "mirror", upstream.url) as url:
         half, out = tmp_path / "half", tmp_path / "out"
         half.write_bytes(right[: len(right) // 2 + 7])
         curl = subprocess.Popen([program("curl"), "-sSf", "-C", "-", "-o", half, f"{url}/{path}"])

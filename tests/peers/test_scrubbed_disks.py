@@ -18,7 +18,7 @@ from tests.e2e.site import get, wait_until
 from tests.peers.injection import injecting
 from tests.peers.programs import call, program
 from tests.peers.volumes import volume
-from tests.store.damaged_stores import copy_store, damage, frames, heal, packs, publish_two
+from tests.store.damaged_stores import copy_store, damage, frames, heal, largest, packs, publish_two
 from tests.store.releases import flip, leftovers
 
 pytestmark = [pytest.mark.peers, pytest.mark.root, pytest.mark.timeout(240)]
@@ -27,10 +27,6 @@ pytestmark = [pytest.mark.peers, pytest.mark.root, pytest.mark.timeout(240)]
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
     return publish_two(tmp_path_factory.mktemp("disks")).store.path
-
-
-def largest(store):
-    return max(packs(store), key=lambda path: (store.public / path).stat().st_size)
 
 
 def block_on_disk(path: Path, offset: int) -> int:

@@ -17,7 +17,7 @@ from pacstore.repair.healing import Healed, Healer
 from pacstore.repair.usage import Usage
 from pacstore.rereading import Position, Step
 from pacstore.scrub import Scrub
-from pacstore.storage import ObjectKind, object_path
+from pacstore.storage import DocumentKind, ObjectKind, object_path
 from pacstore.store import Store
 from tests.store.releases import NAME, NEXT, NOW, Origin, make_tree
 
@@ -58,6 +58,16 @@ def damage(store: Store) -> list[DamagedPart]:
 def packs(store: Store) -> list[str]:
     """The public paths of all packs."""
     return [object_path(ObjectKind.PACK, pack) for pack in store.storage.digests(ObjectKind.PACK)]
+
+
+def largest(store: Store) -> str:
+    """The public path of the largest pack."""
+    return max(packs(store), key=lambda path: (store.public / path).stat().st_size)
+
+
+def held(store: Store) -> list[str]:
+    """The releases that the store says to hold."""
+    return sorted(store.storage.names(DocumentKind.HOLDINGS))
 
 
 def table_of(store: Store, path: str) -> Table:

@@ -17,9 +17,20 @@ from pacstore.ledger.completion import complete
 from pacstore.ledger.damage import DamageState
 from pacstore.ledger.packs import PackState
 from pacstore.partial import PartialPacks
-from pacstore.storage import DocumentKind, ObjectKind
+from pacstore.storage import ObjectKind
 from pacstore.store import Store
-from tests.store.damaged_stores import copy_store, found, frames, heal, healer, packs, publish_two, scrub, table_of
+from tests.store.damaged_stores import (
+    copy_store,
+    found,
+    frames,
+    heal,
+    healer,
+    held,
+    packs,
+    publish_two,
+    scrub,
+    table_of,
+)
 from tests.store.damaged_stores import damage as damage_of
 from tests.store.releases import NAME, NEXT, NOW, Origin, contents, flip, leftovers, overwrite, write
 
@@ -38,10 +49,6 @@ def sound(published):
 def store(published, tmp_path):
     with Store.open(copy_store(published.store.path, tmp_path / "store"), writable=True) as opened:
         yield opened
-
-
-def held(store):
-    return sorted(store.storage.names(DocumentKind.HOLDINGS))
 
 
 def state(store):

@@ -58,7 +58,9 @@ def test_one_bit_anywhere_in_a_pack_is_found_in_its_frame_alone(store):
 @pytest.mark.parametrize("kind", ["manifests", "attributes", "placements", "holdings"])
 def test_one_bit_anywhere_in_a_document_is_found(store, kind):
     rng = random.Random(9)
-    for file in [path for path in (store.public / kind).rglob("*") if path.is_file()]:
+    files = [path for path in (store.public / kind).rglob("*") if path.is_file()]
+    assert len(files) == 2
+    for file in files:
         for _ in range(4):
             offset, bit = rng.randrange(file.stat().st_size), rng.randrange(8)
             flip(file, offset, bit)
