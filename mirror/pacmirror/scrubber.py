@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -96,18 +96,27 @@ class Scrubber:
         self._retry_seconds = self._limits.retry_seconds
 
     def run(self, stop: Event) -> None:
-        """Scrub until `stop` is set. Whatever happens, it goes on after a pause."""
+        """Scrub until `stop` is set; if that is turned off, only look at what is known. Whatever happens, it goes on."""
         if stop.wait(self._limits.first_pause_seconds):
             return
         while not stop.is_set():
             try:
-                self._live(stop)
+                if self._config.scrub.enabled:
+                    self._live(stop)
             except PacballError as error:
                 self._failed(error)
             except Exception as error:  # noqa: BLE001 - it must go on
                 _log.exception("the scrub failed unexpectedly, and goes on later")
                 self._failed(PacballError(f"a fault in pacball: {type(error).__name__}: {error}"))
+            # Others may scrub the store, or check it by hand.
+            self.look()
             stop.wait(self._limits.look_seconds)
+
+    def look(self) -> None:
+        """Let the standing be what the ledger knows, if it can be read now: damage stays known through a restart."""
+        with suppress(PacballError), Store.open(self._config.store, writable=False) as store:
+            if store.has_ledger:
+                self._look(store)
 
     def _failed(self, error: PacballError) -> None:
         text = str(error)

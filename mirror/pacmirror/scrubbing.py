@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from threading import Event
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,6 @@ from pacstore.ledger.damage import DamageState
 from pacstore.trust.clock import date
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Iterable, Mapping
 
     from prometheus_client.core import Metric
@@ -41,9 +41,9 @@ class Scrubbing(Service):
         return "scrub"
 
     async def start(self) -> None:
-        """Begin, unless it is configured not to."""
-        if self._config.scrub.enabled:
-            self._ended = start_thread(lambda: self._scrubber.run(self._stop), name="pacball-scrub")
+        """Tell at once what was known of damage, and begin."""
+        await asyncio.to_thread(self._scrubber.look)
+        self._ended = start_thread(lambda: self._scrubber.run(self._stop), name="pacball-scrub")
 
     def stop(self) -> None:
         """Read no further; a repair that was begun may end."""

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -18,7 +19,7 @@ from pacstore.store import Store
 from pacstore.subscription import Subscription
 from tests.e2e.site import wait_until
 from tests.mirror.daemons import running
-from tests.store.damaged_stores import copy_store, frames, held, largest, packs, publish_two, table_of
+from tests.store.damaged_stores import copy_store, frames, heal, held, largest, packs, publish_two, table_of
 from tests.store.releases import NAME, NEXT, flip, overwrite
 
 QUICK = ScrubLimits(first_pause_seconds=0, look_seconds=0.05, retry_seconds=0.1, save_seconds=0)
@@ -111,6 +112,30 @@ def test_what_nobody_has_is_withdrawn_from_service_and_the_rest_of_it_served(sto
         status, _, body = daemon.request(f"/{path}", f"Range: bytes=-{len(tail)}")
         assert (status, body) == (206, tail)
         assert daemon.request(f"/{path}", method="HEAD")[0] == 200
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_what_is_known_of_damage_is_told_at_once_after_a_restart(store, enabled):
+    flip(store.public / largest(store), 9)
+    with scrubbing(store) as daemon:
+        before = wait_for_pass(daemon)
+    asleep = replace(QUICK, first_pause_seconds=3600)
+    with scrubbing(store, scrub=replace(FAST, enabled=enabled), limits=asleep) as daemon:
+        told = scrub_of(daemon)
+        for key in ("damaged", "withdrawn", "releases_waiting", "last_full"):
+            assert told[key] == before[key]
+        assert len(told["listed"]) == 1
+        assert daemon.metrics()["pacball_damaged_parts"] == 1
+        assert daemon.metrics()["pacball_scrub_last_full_timestamp_seconds"] > 0
+
+
+def test_what_is_found_by_hand_is_told_also_by_who_does_not_scrub(store):
+    with scrubbing(store, scrub=replace(FAST, enabled=False)) as daemon:
+        assert scrub_of(daemon)["damaged"] == 0
+        flip(store.public / largest(store), 9)
+        heal(store)
+        wait_until(lambda: scrub_of(daemon)["damaged"] == 1, seconds=40)
+        assert scrub_of(daemon)["state"] == "off"
 
 
 def test_a_document_that_nobody_has_is_withdrawn_too(store):
