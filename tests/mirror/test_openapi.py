@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from pacmirror.config import AccessConfig
+from pacmirror.config import AccessConfig, UpstreamConfig
 from pacmirror.token_file import create_token
 from tests.mirror.daemons import PACK_ID, RELEASE, running
 
@@ -52,6 +53,13 @@ def test_all_else_is_answered_as_described(writable, tmp_path):
     with running(writable) as daemon:
         said = ask(daemon.url, tmp_path, "--exclude-path-regex", FILES)
     assert "Tested: " in said
+
+
+def test_a_mirror_is_as_described_and_every_section_of_its_status_is(daemon, tmp_path):
+    with running(tmp_path / "mirror", upstream=UpstreamConfig(urls=(daemon.url,))) as mirror:
+        ask(mirror.url, tmp_path, "--exclude-path-regex", FILES)
+        description = json.loads(mirror.get("/openapi.json"))
+        assert set(mirror.status()) <= set(description["components"]["schemas"]["Status"]["properties"])
 
 
 def test_with_tokens_too(writable, tmp_path):
