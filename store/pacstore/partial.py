@@ -119,8 +119,9 @@ class PartialPacks:
             return
         with closing(partial), closing(self._storage.open(ObjectKind.PACK, pack)) as file:
             for number in partial.missing(range(len(partial.frames))):
-                data = os.pread(file.fileno(), partial.frames.length(number), partial.frames.begin(number))
-                with suppress(Corrupt):
+                # What the disk cannot read is damage, too, and no reason to let the pack stay public.
+                with suppress(Corrupt, OSError):
+                    data = os.pread(file.fileno(), partial.frames.length(number), partial.frames.begin(number))
                     partial.write(number, data)
 
     def _make_directories(self, path: Path) -> None:

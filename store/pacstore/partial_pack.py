@@ -74,7 +74,11 @@ class PartialPack:
     def open_file(self) -> BinaryIO:
         """The file for reading; only header, table, footer and frames that are here count in it. The caller closes it."""
         with wrapped(self._path):
-            return os.fdopen(os.dup(self._descriptor), "rb", buffering=0)
+            # Opened anew, whatever its name is by now: copies of one descriptor share their position, and many read at once.
+            try:
+                return open(f"/proc/self/fd/{self._descriptor}", "rb", buffering=0)
+            except FileNotFoundError:
+                raise Unavailable("was closed, or /proc is not mounted", place=str(self._path)) from None
 
     def publish(self) -> None:
         """Make the whole pack durable, then visible under its public name. May be repeated.

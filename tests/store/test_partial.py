@@ -230,6 +230,35 @@ def test_a_damaged_pack_beside_an_unreadable_partial_one_takes_its_place(store, 
         assert partial.missing(ALL) == []
 
 
+def test_a_damaged_pack_that_cannot_be_read_leaves_the_docroot_all_the_same(store, packs, monkeypatch):
+    fill(packs, [0]).close()
+    put_public(store)
+    pread = os.pread
+
+    def failing(descriptor, length, offset):
+        if offset == PACK.frames.begin(3) and os.path.samestat(os.fstat(descriptor), public_file(store).stat()):
+            raise OSError(5, "Input/output error")
+        return pread(descriptor, length, offset)
+
+    monkeypatch.setattr(os, "pread", failing)
+    packs.demote(PACK.id)
+    monkeypatch.undo()
+    assert not public_file(store).exists()
+    with closing(packs.open(PACK.id)) as partial:
+        assert partial.missing(ALL) == [3]
+
+
+def test_those_who_read_a_pack_at_once_do_not_move_each_other(packs):
+    """Where sendfile does not work, asyncio seeks and reads."""
+    with closing(fill(packs)) as partial, partial.open_file() as one, partial.open_file() as other:
+        one.seek(PACK.frames.begin(2))
+        other.seek(PACK.frames.begin(5))
+        assert one.read(20_000) == PACK.frame(2)
+        packs.drop(PACK.id)
+        with partial.open_file() as third:
+            assert third.read() == PACK.data
+
+
 def test_withdrawing_is_finished_by_whoever_repeats_it(store, packs):
     put_public(store)
     partial_file(store).parent.mkdir(parents=True)
