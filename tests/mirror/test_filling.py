@@ -107,6 +107,19 @@ def test_only_as_many_jobs_of_one_pack_as_its_window_allows():
     assert (schedule.under_way, schedule.queued) == (2, 1)
 
 
+def test_the_successor_of_a_pack_that_was_given_up_has_its_own_place():
+    """It would otherwise be taken for the one that is still in the queue, and whoever waits for it wait for ever."""
+    limits = CacheLimits()
+    schedule, given_up, successor = Schedule(limits), make(limits=limits), make(limits=limits)
+    for one in (given_up, successor):
+        one.want(range(COUNT), urgent=True)
+        schedule.add(one)
+    given_up.is_over = True
+    job = schedule.begin_next(WIDE)
+    assert job is not None
+    assert job.filling is successor
+
+
 def test_packs_take_turns_and_whoever_waits_goes_before_the_rest():
     async def work():
         limits = CacheLimits(jobs=8, bulk_jobs=2)

@@ -19,7 +19,8 @@ from tests.mirror.mischief import serving
 from tests.store.packs import noise_pack
 
 PACK = noise_pack(40, 30_000)
-FILES = files_of(PACK)
+OTHER = noise_pack(5, 30_000, seed="other")
+FILES = files_of(PACK, OTHER)
 
 
 class Disk:
@@ -134,6 +135,27 @@ def test_when_there_is_room_again_packs_are_kept_again(tmp_path, step, caplog):
     with serving(FILES) as origin:
         run(work)
     assert "can be written to the disk again" in caplog.text
+
+
+def test_a_pack_that_was_opened_on_a_full_disk_is_kept_though_a_client_still_reads_it(tmp_path):
+    """Otherwise whoever needs it on disk fetches one frame again and again, for ever."""
+
+    async def work():
+        async with filling(tmp_path, origin) as (filler, disk, store):
+            disk.full = "begin"
+            async with filler.filling(PACK.id) as one:
+                filler.ask(one, range(2))
+                await filler.wait(one, 0, urgent=True)
+                disk.full = ""
+                await asyncio.sleep(0.25)
+                await filler.fetch(OTHER.id)
+                await filler.fetch(PACK.id)
+                assert (store.public / PACK.path).read_bytes() == PACK.data
+                await filler.wait(one, 39, urgent=True)
+
+    with serving(FILES) as origin:
+        run(work)
+    assert origin.bytes_sent < 2 * len(PACK.data)
 
 
 def test_a_pack_that_cannot_be_made_durable_is_not_public(tmp_path):

@@ -79,7 +79,7 @@ class Filler(Service):
         self.writers = asyncio.Semaphore(self.limits.writers)
         """Of who sends from memory."""
         self._tasks = Tasks()
-        self._looking: set[Digest] = set()
+        self._looking: set[Filling] = set()
         self._opener = Opener(
             partials, storage, upstream, self._shelf, self._tasks,
             health=self._health, figures=self.figures, passing=self._passing, limits=self.limits,
@@ -211,8 +211,8 @@ class Filler(Service):
     def _begin_work(self, filling: Filling) -> None:
         """Let a thread look for what may be here of what is wanted, and begin all jobs for which there is room."""
         self._schedule.add(filling)
-        if filling.pack not in self._looking and filling.next_look():
-            self._looking.add(filling.pack)
+        if filling not in self._looking and filling.next_look():
+            self._looking.add(filling)
             self._tasks.begin(self._look(filling))
         room = self._room()
         while (job := self._schedule.begin_next(room)) is not None:
@@ -238,7 +238,7 @@ class Filler(Service):
                 self._begin_work(filling)
         finally:
             filling.under_way -= 1
-            self._looking.discard(filling.pack)
+            self._looking.discard(filling)
         self._settle(filling)
         self._shelf.rest(filling)
 
@@ -304,6 +304,9 @@ class Filler(Service):
         if self._health.disk_works():
             self._passing.clear()
             for filling in self._shelf:
+                if filling.partial is None:
+                    # For those who use it; whoever comes from now on opens the pack again, on disk.
+                    self._shelf.remove(filling)
                 self._begin_work(filling)
 
     def _fetch_failed(self, filling: Filling, run: range, error: PacballError, began: float) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pacmirror.cache.filling import Filling
     from pacmirror.limits import CacheLimits
-    from pacstore.digest import Digest
 
 _SHARE = 0.75
 """Of the bytes under way, what nobody waits for."""
@@ -47,7 +46,8 @@ class Schedule:
 
     def __init__(self, limits: CacheLimits) -> None:
         self._limits = limits
-        self._queues: dict[bool, OrderedDict[Digest, Filling]] = {True: OrderedDict(), False: OrderedDict()}
+        # By filling, not by pack: one that was given up may have a successor.
+        self._queues: dict[bool, OrderedDict[Filling, None]] = {True: OrderedDict(), False: OrderedDict()}
         self._jobs = {True: 0, False: 0}
         self._flight_bytes = 0
 
@@ -65,7 +65,7 @@ class Schedule:
         """Something may be wanted of this pack."""
         for urgent, queue in self._queues.items():
             if filling.wants(urgent=urgent):
-                queue.setdefault(filling.pack, filling)
+                queue.setdefault(filling)
 
     def drop_bulk(self) -> None:
         """Only what clients wait for is fetched from now on."""
@@ -105,10 +105,10 @@ class Schedule:
     def _next(self, room: Room, *, urgent: bool, waited: bool) -> Job | None:
         queue = self._queues[urgent]
         for _ in range(len(queue)):
-            pack, filling = queue.popitem(last=False)
+            filling = queue.popitem(last=False)[0]
             if filling.is_over or not filling.wants(urgent=urgent):
                 continue
-            queue[pack] = filling
+            queue[filling] = None
             if waited and not filling.is_waited_for:
                 continue
             run = filling.next_run(
