@@ -11,7 +11,7 @@ import io
 import logging
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
@@ -22,6 +22,7 @@ from pacmirror.service import Service
 from pacmirror.statements import PREFIX as HOLDINGS
 from pacmirror.statements import Statements
 from pacmirror.threads import start_thread
+from pacmirror.unkept import Unkept
 from pacmirror.verdict import NotReached
 from pacstore.digest import Digest
 from pacstore.documents import fetch_signed, is_document_here, keep_document
@@ -58,6 +59,7 @@ class Documents(Service):
         self._replication = replication
         self._upstream = upstream
         self._room = Room(limits.flight_bytes, limits.parallel)
+        self._unkept = Unkept(limits.unkept_bytes)
         self._flights: Flights[bytes | None] = Flights(limits)
         self._statements = Statements(upstream.mirrors, replication.releases, self._refresh, limits)
         self._refreshed_at = float("-inf")
@@ -75,11 +77,12 @@ class Documents(Service):
             return await self._restored(public)
         if path.startswith(HOLDINGS):
             self._refuse_by_hour(path)
-            return _in_memory(await self._statements.get(path), public)
+            data = await self._statements.get(path)
+            return _in_memory(io.BytesIO(data), data, public)
         named = await self._named(path)
-        data = await self._bring(named, is_trusted=True)
-        if data is not None:
-            return _in_memory(data, public)
+        unkept = await self._bring(named, is_trusted=True)
+        if unkept is not None:
+            return _in_memory(self._unkept.open(named.path, unkept), unkept, public)
         return await start_thread(lambda: self._open_kept(public, named), name="pacball-open")
 
     async def fetch(self, entry: CatalogRelease) -> None:
@@ -250,8 +253,8 @@ class Documents(Service):
             store.storage.link(links)
 
 
-def _in_memory(data: bytes, public: PublicFile) -> OpenFile:
-    return OpenFile(io.BytesIO(data), len(data), f'"b3-{public.etag_id or Digest.of(data).hex}"', public)
+def _in_memory(file: BinaryIO, data: bytes, public: PublicFile) -> OpenFile:
+    return OpenFile(file, len(data), f'"b3-{public.etag_id or Digest.of(data).hex}"', public)
 
 
 def _number(path: str) -> int:

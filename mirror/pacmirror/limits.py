@@ -131,6 +131,8 @@ class DocumentLimits:
     """Bounds of the documents that a mirror fetches because clients ask for them.
 
     `parallel`: at once; `flight_bytes`: of all of them together, unless one alone has more. `document_bytes`: of one, at most.
+    `unkept_bytes`: of those that cannot be written to a full or failing disk, while clients are sent them, unless one alone has
+    more.
     `waiting`: documents that are waited for. `wait_seconds`: the longest that a client waits for one. `refresh_seconds`: the
     longest that a client waits for a look at the upstreams' catalogs, which is made for clients every `refresh_pause_seconds`.
     `failed_seconds`: how long a failure is not tried again. `holdings_seconds`: how long an upstream's statement about a
@@ -140,6 +142,7 @@ class DocumentLimits:
     parallel: int = 4
     flight_bytes: int = 64 * MIB
     document_bytes: int = 1024 * MIB
+    unkept_bytes: int = 128 * MIB
     waiting: int = 1_024
     wait_seconds: float = 120.0
     refresh_seconds: float = 3.0

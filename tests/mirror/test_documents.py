@@ -15,11 +15,12 @@ import pytest
 from pacmirror.catalog import ServedCatalog
 from pacmirror.config import Config, UpstreamConfig
 from pacmirror.documents import Documents
-from pacmirror.files import PublicFiles
+from pacmirror.files import PublicFiles, parse_public
 from pacmirror.limits import DocumentLimits
 from pacmirror.replication import Replication
 from pacmirror.threads import start_thread
 from pacmirror.upstream import Upstream
+from pacmirror.verdict import NotReached
 from pacstore.documents import keep_document
 from pacstore.holding import holdings_of
 from pacstore.links import links_of
@@ -287,6 +288,38 @@ def test_what_cannot_be_kept_is_passed_on(mirror, upstream):
     assert mirror.get(f"/{MANIFEST}") == TEXTS[MANIFEST].encode()
     assert (mirror.store / "public" / MANIFEST).read_text() == TEXTS[MANIFEST]
     assert not any("cannot be kept" in warning for warning in mirror.status()["warnings"])
+
+
+def test_what_cannot_be_kept_takes_bounded_memory_however_many_read_it_slowly(tmp_path, upstream):
+    asyncio.run(_pass_on(tmp_path / "mirror", upstream))
+
+
+async def _pass_on(where, upstream):
+    most = len(TEXTS[MANIFEST]) + len(TEXTS[PLACEMENT])
+    limits = replace(IMPATIENT, documents=replace(IMPATIENT.documents, unkept_bytes=most))
+    config = Config(where, limits=limits, upstream=UpstreamConfig(urls=(upstream.url,)))
+    Store.create(where)
+    files = PublicFiles(config)
+    sources = Upstream(config.upstream)
+    replication = Replication(config, ServedCatalog(config, files), sources.catalog_sources())
+    documents = Documents(config, files, replication, sources)
+    await replication.start()
+    try:
+        await replication.refresh()
+        (where / "private/staging").rename(where / "private/gone")
+        (where / "private/staging").write_bytes(b"")
+        readers = [(await documents.open(parse_public(path))).file for path in (MANIFEST, PLACEMENT, *[MANIFEST] * 5)]
+        with pytest.raises(NotReached, match="too many clients"):
+            await documents.open(parse_public(PROVENANCE))
+        for reader in readers:
+            assert reader.read()
+            reader.close()
+        with (await documents.open(parse_public(PROVENANCE))).file as reader:
+            assert reader.read() == TEXTS[PROVENANCE].encode()
+    finally:
+        await replication.end()
+        await documents.end()
+        await start_thread(sources.mirrors.close, name="close")
 
 
 def test_stopping_does_not_wait_for_an_upstream_that_is_stuck(tmp_path, catalog, upstream):
