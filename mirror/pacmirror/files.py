@@ -135,7 +135,6 @@ class PublicFiles:
     def check(self) -> None:
         """Return if the store can be read and has a known format. Raises Unavailable, Corrupt or NewerFormat."""
         with self.open(parse_public(STORE_MARKER)).file as file, _answered(STORE_MARKER):
-            file.seek(0)  # it was hashed for its entity tag
             check_marker(file.read(LIMITS.store_marker_bytes + 1), STORE_MARKER)
 
     def _open(self, public: PublicFile) -> BinaryIO:
@@ -221,4 +220,5 @@ def _hash(file: BinaryIO) -> str:
     hasher = blake3()
     while piece := file.read(_PIECE_BYTES):
         hasher.update(piece)
+    file.seek(0)  # whoever sends it without sendfile reads from where it stands
     return hasher.hexdigest()

@@ -48,6 +48,16 @@ def test_every_kind_has_its_headers(daemon, path, etag_id, content_type, immutab
     }
 
 
+def test_a_file_system_without_sendfile_serves_the_same_bytes(daemon, monkeypatch):
+    def refuse(*_):
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(os, "sendfile", refuse)
+    for path, *_ in KINDS:
+        assert daemon.get(path) == (daemon.store / "public" / path[1:]).read_bytes()
+    assert daemon.request(PACK_PATH, "Range: bytes=5-9")[2] == PACK[5:10]
+
+
 @pytest.mark.parametrize(
     ("asked", "first", "end"),
     [
