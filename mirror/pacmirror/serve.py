@@ -173,8 +173,8 @@ def _explain(error: OSError, address: str) -> PacballError:
 
 
 def _allow_descriptors(limits: ServerLimits) -> None:
-    """Each connection may need a socket and a file; many systems allow 1,024 in all until asked."""
-    wanted = 2 * limits.connections + limits.backlog
+    """Each connection may need a socket and a file, each pack being filled one more; many systems allow 1,024 until asked."""
+    wanted = 2 * limits.connections + limits.cache.packs + limits.backlog
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < allowed:

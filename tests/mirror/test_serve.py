@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 from openapi_spec_validator import validate
 
 from pacmirror.config import Config, format_address, parse_address
-from pacmirror.limits import ServerLimits
+from pacmirror.limits import CacheLimits, ServerLimits
 from pacmirror.routes import ROUTES
 from pacmirror.serve import listen
 from pacstore.errors import Corrupt, Refused, Unavailable
@@ -124,6 +125,16 @@ def test_draining_has_a_limit(store):
         sock.recv(1000)
     sock.close()
     assert time.monotonic() - began < 60
+
+
+def test_it_allows_itself_the_files_that_its_limits_may_need(store):
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1_024, before[1]))
+    try:
+        with running(store, ServerLimits(connections=300, backlog=10, cache=CacheLimits(packs=1_000))):
+            assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= 2 * 300 + 10 + 1_000
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_the_description_is_valid_and_complete(daemon):
