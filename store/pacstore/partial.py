@@ -71,14 +71,17 @@ class PartialPacks:
         self._make_directories(path)
         with wrapped(public):
             try:
-                os.link(public, path)
-            except FileExistsError:
-                self._merge(pack)
+                if path.exists():
+                    self._merge(pack)
+                    sync_directory(path.parent)
+                    public.unlink(missing_ok=True)
+                else:
+                    # In one step: whoever fills it from now on may make it public again before this returns.
+                    os.rename(public, path)
+                    sync_directory(path.parent)
             except FileNotFoundError:
                 os.stat(path)
                 return
-            sync_directory(path.parent)
-            public.unlink(missing_ok=True)
             sync_directory(public.parent)
 
     def digests(self) -> Iterator[Digest]:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pacstore import durable
 from pacstore.digest import Digest
 from pacstore.errors import Corrupt, NotFound, Refused, Unavailable
 from pacstore.partial import PartialPacks
@@ -266,6 +267,27 @@ def test_withdrawing_is_finished_by_whoever_repeats_it(store, packs):
     packs.demote(PACK.id)
     assert not public_file(store).exists()
     assert partial_file(store).stat().st_nlink == 1
+
+
+def test_a_pack_that_becomes_whole_while_it_is_withdrawn_stays(store, packs, monkeypatch):
+    """Whoever fills packs finds it as soon as it is a partial one, and may be done with it before the withdrawal is."""
+    put_public(store)
+    spoil(public_file(store), PACK.frames.begin(3))
+    inner, filled = durable.sync_directory, []
+
+    def fill_meanwhile(path):
+        if not filled:
+            filled.append(path)
+            with closing(packs.open(PACK.id)) as partial:
+                for number in partial.missing(ALL):
+                    partial.write(number, PACK.frame(number))
+                partial.publish()
+        inner(path)
+
+    monkeypatch.setattr("pacstore.partial.sync_directory", fill_meanwhile)
+    packs.demote(PACK.id)
+    assert filled
+    assert public_file(store).read_bytes() == PACK.data
 
 
 def test_there_must_be_a_pack_to_withdraw(packs):
