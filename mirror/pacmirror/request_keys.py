@@ -40,17 +40,19 @@ def add_sent(request: web.BaseRequest, count_bytes: int) -> None:
 def client_address(request: web.BaseRequest, trusted: Sequence[Network]) -> str:
     """The address of the client: of the connection, or what the trusted proxies in front say in X-Forwarded-For.
 
-    Of its hops, the last that is no trusted proxy counts: those before it are words of strangers.
+    Of its hops, the last that is no trusted proxy counts: those before it are words of strangers. "unknown" if that is no
+    address: it must not count as the proxy, which may be allowed more.
     """
     remote = request.remote or ""
-    if not is_in(remote, trusted):
+    # What could not be parsed has headers of another kind, and none of them.
+    if "X-Forwarded-For" not in request.headers or not is_in(remote, trusted):
         return remote
-    forwarded = ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")
+    forwarded = ",".join(request.headers.getall("X-Forwarded-For")).split(",")
     for hop in reversed(forwarded[-_HOPS:]):
         try:
             remote = str(ipaddress.ip_address(hop.strip()))
         except ValueError:
-            break
+            return "unknown"
         if not is_in(remote, trusted):
             break
     return remote

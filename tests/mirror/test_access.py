@@ -172,6 +172,15 @@ def test_a_proxy_in_front_is_believed_and_strangers_in_its_list_are_not(store, f
         assert daemon.request("/metrics")[0] == 401
 
 
+@pytest.mark.parametrize("said", ["198.51.100.7:4711", "unknown", "192.0.2.1, junk", ""])
+def test_a_client_of_whom_the_proxy_says_no_address_is_not_taken_for_the_proxy(store, file, said):
+    make(file)
+    access = AccessConfig(status="token", token_file=file, status_networks=LOOPBACK, trusted_proxies=LOOPBACK)
+    with running(store, access=access) as daemon:
+        assert daemon.request("/metrics", f"X-Forwarded-For: {said}")[0] == 401
+        assert daemon.request("/metrics")[0] == 200
+
+
 def test_a_token_that_came_in_the_open_is_refused_with_the_reason(store, file):
     _, text = make(file)
     with running(store, access=AccessConfig(read="token", token_file=file, trusted_proxies=LOOPBACK)) as daemon:
