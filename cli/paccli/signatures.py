@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
     from pacstore.trust.authority import Authority
     from pacstore.trust.keyring import KeyRing
-    from pacstore.trust.repository import Catalog, Outcome
+    from pacstore.trust.repository import Catalog
     from pacstore.trust.status import CatalogStatus
 
 
@@ -58,13 +57,12 @@ def sign_file(
     output.result({"file": str(path), "signed": signed, "missing": missing, "next": steps})
 
 
-def sign_store(catalog: Catalog, ring: KeyRing, roles: Sequence[str], output: Output, *, ask: bool) -> Outcome:
-    """Sign what waits in a store, and commit it if it is complete and the online key is in `ring`."""
+def sign_waiting(catalog: Catalog, ring: KeyRing, roles: Sequence[str], output: Output, *, ask: bool) -> Change:
+    """Sign what waits in a store. What is returned, just what was shown, is to be submitted."""
     change = catalog.export()
     before = check_context(change, None)
     _sign(change, ring, before, roles, output, ask=ask)
-    # Just what was shown: whatever others put there meanwhile is refused.
-    return catalog.submit(change, ring, now=time.time())
+    return change
 
 
 def own_roles(catalog: Catalog, ring: KeyRing) -> list[str]:

@@ -47,6 +47,7 @@ def sign(
         if root_keys is not None:
             raise Refused("is for change files: a store is its own", place="--root-keys", hint="leave it out")
         from paccli import keychain  # noqa: PLC0415 - what signs files needs no store, and starts in half the time
+        from pacstore import submission  # noqa: PLC0415
         from pacstore.store import Store  # noqa: PLC0415
 
         with Store.open(store, writable=True) as opened:
@@ -56,7 +57,8 @@ def sign(
             if renew:
                 outcome = catalog.renew(role or signatures.own_roles(catalog, ring), ring, now=time.time())
             else:
-                outcome = signatures.sign_store(catalog, ring, role or (), output, ask=not yes)
+                change = signatures.sign_waiting(catalog, ring, role or (), output, ask=not yes)
+                outcome = submission.submit(opened, catalog, change, ring, now=time.time())
         print_outcome(output, outcome, store, ring)
     return None
 
@@ -71,10 +73,13 @@ def submit(
     """Take the signatures in a change file into the store; what is complete is committed if the online key is here."""
     with reporting(as_json=as_json) as output:
         from paccli import keychain, signatures  # noqa: PLC0415
+        from pacstore import submission  # noqa: PLC0415
+        from pacstore.store import Store  # noqa: PLC0415
 
         change = signatures.read_change(file)
-        with keychain.changing(store, keys, passphrase_file) as (catalog, ring):
-            outcome = catalog.submit(change, ring, now=time.time())
+        with Store.open(store, writable=True) as opened:
+            catalog, ring = keychain.begun_catalog(opened), keychain.open_ring(keys, passphrase_file, store=opened)
+            outcome = submission.submit(opened, catalog, change, ring, now=time.time())
         print_outcome(output, outcome, store, ring)
 
 

@@ -18,6 +18,8 @@ from pacstore.trust.form import refuse_case_clashes
 from pacstore.trust.metadata import RETAIN
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tuf.api.metadata import TargetFile
 
     from pacstore.trust.draft import Draft
@@ -42,6 +44,18 @@ def waiting_releases(draft: Draft, project: str) -> list[CatalogRelease]:
     if role not in draft.pending.roles:
         return []
     return list(entries.decode_all(project, draft.look(role).targets, _placements(draft, project)))
+
+
+def named_anew(draft: Draft) -> Iterator[tuple[CatalogRelease, CatalogRelease | None]]:
+    """The waiting releases of whose documents the catalog would name others than now, with what it has of them, or None.
+
+    Raises Corrupt.
+    """
+    for project in projects(draft):
+        for entry in waiting_releases(draft, project):
+            known = known_release(draft, entry.release, waiting=False)
+            if known is None or known.documents() != entry.documents():
+                yield entry, known
 
 
 def add_release(draft: Draft, entry: CatalogRelease, *, beside_pending: bool) -> bool:

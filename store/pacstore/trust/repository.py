@@ -271,12 +271,24 @@ class Catalog:
             raise NotFound("nothing waits for signatures", place="catalog", hint="see: pacball trust status")
         return export(draft)
 
-    def submit(self, change: Change, ring: KeyRing, *, now: float) -> Outcome:
+    def submit(
+        self, change: Change, ring: KeyRing, *,
+        now: float, check: Callable[[Sequence[tuple[CatalogRelease, CatalogRelease | None]]], None] | None = None,
+    ) -> Outcome:  # fmt: skip
         """Take in signatures, or a proposal made elsewhere; commits what is complete if the online key is in `ring`.
 
-        Raises Refused for a change that the catalog has gone past, that none of its keys has signed, or that would do harm.
+        Raises Refused for a change that the catalog has gone past, that none of its keys has signed, or that would do harm, and
+        what `check` raises: before anything of the change is kept, it is given all releases of whose documents the catalog would
+        name others, or any for the first time, each with that release as the catalog has it, or None.
         """
-        return self._change(lambda draft: accept(draft, change), ring, now=now)
+
+        def edit(draft: Draft) -> bool:
+            changed = accept(draft, change)
+            if check is not None:
+                check(list(lines.named_anew(draft)))
+            return changed
+
+        return self._change(edit, ring, now=now)
 
     def drop(self, roles: Collection[str] = ()) -> tuple[str, ...]:
         """Drop what waits, or only these roles of it; their names. Releases that wait are not in the catalog then.
