@@ -16,7 +16,7 @@ from pacstore.ledger import packs as ledger_packs
 from pacstore.ledger.completion import complete
 from pacstore.ledger.damage import DamageState
 from pacstore.ledger.packs import PackState
-from pacstore.partial import PartialPacks
+from pacstore.partial import PARTIAL_NAME, PartialPacks
 from pacstore.storage import ObjectKind
 from pacstore.store import Store
 from tests.store.damaged_stores import (
@@ -367,6 +367,20 @@ def test_where_nothing_can_be_written_damage_is_withdrawn_and_repaired_later(sto
         assert made.heal(path, now=NOW).whole
         made.restore(now=NOW)
     assert public(store) == before
+
+
+def test_damage_that_cannot_be_withdrawn_is_not_said_to_be(store, sound):
+    path = max(packs(store), key=lambda path: (store.public / path).stat().st_size)
+    flip(store.public / path, 9)
+    (store.private / PARTIAL_NAME).write_bytes(b"")  # something else is in the place of the directory
+    with healer(store, sources=[sound]) as made:
+        made.record(damage_of(store), now=NOW)
+        with files_no_longer_than(100_000):
+            healed = made.heal(path, now=NOW)
+    assert (healed.whole, healed.withdrawn) == (False, False)
+    assert (store.public / path).exists()
+    totals, _ = state(store)
+    assert totals == {"open": 1, "withdrawn": 0, "repaired": 0}
 
 
 @contextmanager

@@ -87,10 +87,16 @@ class _Sender:
 
     async def _write(self, offset: int, end: int) -> int:
         """Send some bytes from memory; how many. Only so many do so at once, since each keeps a frame until it is sent."""
-        async with self._filler.writers, asyncio.timeout(self._limits.write_seconds):
-            piece = self._filling.bytes_in_memory(offset, end)
-            for at in range(0, len(piece), _WRITE_BYTES):
-                await self._response.write(piece[at : at + _WRITE_BYTES])
+        # Each of both has its time: slow readers in all places must not keep others waiting for ever.
+        async with asyncio.timeout(self._limits.write_seconds):
+            await self._filler.writers.acquire()
+        try:
+            async with asyncio.timeout(self._limits.write_seconds):
+                piece = self._filling.bytes_in_memory(offset, end)
+                for at in range(0, len(piece), _WRITE_BYTES):
+                    await self._response.write(piece[at : at + _WRITE_BYTES])
+        finally:
+            self._filler.writers.release()
         add_sent(self._request, len(piece))
         self._filler.figures.memory_bytes += len(piece)
         return len(piece)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pacstore.damage import WHOLE, DamagedPart, pack_at
-from pacstore.errors import PacballError, Unavailable
+from pacstore.errors import NotFound, PacballError, Unavailable
 from pacstore.holding import put_holdings, verify_whole
 from pacstore.ledger import damage, packs, releases
 from pacstore.ledger.completion import complete
@@ -156,16 +156,24 @@ class Healer:
             )
         except Unavailable as error:
             # As on a full disk: then it is withdrawn, which takes no room, and tried again later.
-            with suppress(PacballError):
-                PartialPacks(self._store.private, self._store.storage).demote(pack)
             lost = (DamagedPart(path, WHOLE, "is damaged, and could not be written"),)
-            healed = Healed(path, whole=False, lost=lost, withdrawn=True, faults=(str(error),))
+            healed = Healed(path, whole=False, lost=lost, withdrawn=self._withdraw(pack), faults=(str(error),))
         with self._ledger.writing() as connection:
             _write(connection, healed, now)
             if healed.whole or healed.withdrawn:
                 self._set_state(connection, pack, PackState.WHOLE if healed.whole else PackState.PARTIAL, now)
         self._tell_index(pack, whole=healed.whole)
         return healed
+
+    def _withdraw(self, pack: Digest) -> bool:
+        """Whether the pack is not public any more."""
+        try:
+            PartialPacks(self._store.private, self._store.storage).demote(pack)
+        except NotFound:
+            return True
+        except PacballError:
+            return False
+        return True
 
     def _set_state(self, connection: sa.Connection, pack: Digest, state: PackState, now: float) -> None:
         if packs.find(connection, pack) is not None:
@@ -218,5 +226,5 @@ def _write(connection: sa.Connection, healed: Healed, now: float) -> None:
     giver = ", ".join(healed.givers)
     if healed.whole:
         damage.end(connection, healed.path, giver=giver, now=now)
-    else:
+    elif healed.withdrawn:  # otherwise it is as damaged as it was, and still public
         damage.withdraw(connection, healed.path, healed.lost, giver=giver, now=now)
