@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from pacmirror.service import Service
+from pacmirror.tasks import keep_doing
 from pacmirror.threads import start_thread
 from pacstore.errors import PacballError
 from pacstore.ledger import marks
@@ -94,9 +95,7 @@ class Sweeping(Service):
 
     async def _keep_collecting(self) -> None:
         await asyncio.sleep(self._limits.first_seconds)
-        while True:
-            await self.collect()
-            await asyncio.sleep(self._limits.every_seconds)
+        await keep_doing(self.collect, every_seconds=self._limits.every_seconds, what="collecting")
 
     async def collect(self) -> None:
         """Collect once. What goes wrong is told, and is no reason to do anything else."""
@@ -130,12 +129,13 @@ class Sweeping(Service):
     # The quota
 
     async def _keep_room(self) -> None:
-        while True:
-            try:
-                await self.make_room()
-            except PacballError as error:
-                self._tell(f"no room could be made: {error}")
-            await asyncio.sleep(self._limits.look_seconds)
+        await keep_doing(self._look_for_room, every_seconds=self._limits.look_seconds, what="making room")
+
+    async def _look_for_room(self) -> None:
+        try:
+            await self.make_room()
+        except PacballError as error:
+            self._tell(f"no room could be made: {error}")
 
     async def make_room(self) -> None:
         """Let packs leave if more is taken than should be, or the disk is full."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pacstore.errors import PacballError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -38,3 +38,16 @@ class Tasks:
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, PacballError):
             _log.error("a task failed unexpectedly", exc_info=error)
+
+
+async def keep_doing(work: Callable[[], Awaitable[None]], *, every_seconds: float, what: str) -> None:
+    """Do `work` again and again until cancelled, with a pause after each time.
+
+    Whatever it raises, the next time comes: a part of the daemon that has ended unnoticed would be found out at night.
+    """
+    while True:
+        try:
+            await work()
+        except Exception:  # noqa: BLE001 - see above
+            _log.exception("%s failed unexpectedly, and is tried again", what)
+        await asyncio.sleep(every_seconds)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pacmirror.service import Service
+from pacmirror.tasks import keep_doing
 from pacmirror.threads import start_thread
 from pacstore.errors import NotFound, PacballError
 from pacstore.ledger import packs
@@ -76,9 +77,9 @@ class Recording(Service):
             self._failed = True
 
     async def _keep_writing(self) -> None:
-        while True:
-            await asyncio.sleep(self._filler.limits.record_seconds)
-            await self.write()
+        await keep_doing(
+            self.write, every_seconds=self._filler.limits.record_seconds, what="telling the ledger what the cache holds"
+        )
 
 
 def _write(store: Store, partials: PartialPacks, changes: Changes, now: float) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pacmirror.service import Service
 from pacmirror.sync.keeping import Keeping
 from pacmirror.sync.standing import Standing
+from pacmirror.tasks import keep_doing
 from pacmirror.threads import start_thread
 from pacstore.errors import NotFound, PacballError, Refused, Unavailable
 from pacstore.store import Store
@@ -153,11 +154,16 @@ class Bookkeeping(Service):
         )
 
     async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(self.limits.look_seconds)
-            await self.look()
+        await keep_doing(self.look, every_seconds=self.limits.look_seconds, what="looking into the ledger")
 
     async def _adopt(self, keeping: Keeping) -> None:
+        try:
+            await self._adopt_unknown(keeping)
+        except Exception:  # noqa: BLE001 - others wait until this has ended, however it did
+            _log.exception("what the store says to hold could not be compared with the ledger, unexpectedly")
+        self._settled.set()
+
+    async def _adopt_unknown(self, keeping: Keeping) -> None:
         await self._catalog.loaded()
         changes = 0
         # Not the version: that is known a moment before the releases are.
@@ -169,7 +175,6 @@ class Bookkeeping(Service):
                 _log.warning("%s is held here, but the catalog does not name it", release)
                 continue
             await self._adopt_one(keeping, entry)
-        self._settled.set()
 
     async def _adopt_one(self, keeping: Keeping, entry: CatalogRelease) -> None:
         try:

@@ -148,6 +148,9 @@ class Syncing(Service):
                 if str(error) != self._fault:
                     _log.warning("what to mirror could not be found out: %s", error)
                 self._fault, self._known = str(error), _NOTHING_KNOWN
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next look comes
+                _log.exception("what to mirror could not be found out, unexpectedly")
+                self._fault, self._known = f"unexpectedly: {error!r}", _NOTHING_KNOWN
             try:
                 async with asyncio.timeout(self._limits.look_seconds):
                     await self._wake.wait()
