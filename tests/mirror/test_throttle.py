@@ -74,7 +74,7 @@ def test_a_rate_at_which_nothing_would_arrive():
 
 
 def test_a_source_keeps_the_rate_and_is_not_called_slow():
-    limits = ClientLimits(stall_seconds=0.3, answer_seconds=0.5, min_bytes_per_second=10_000_000, attempts=1)
+    limits = ClientLimits(stall_seconds=0.5, answer_seconds=0.8, min_bytes_per_second=10_000_000, attempts=1)
     began = time.monotonic()
     with (
         serving(FILES) as mirror,

@@ -15,7 +15,6 @@ import pytest
 from tests.e2e.site import Outcome, get, wait_until
 from tests.peers.programs import program
 from tests.peers.test_full_disks import fill_up
-from tests.peers.test_mirror_upstreams import mirroring
 from tests.peers.volumes import volume
 from tests.seeds import seeded
 
@@ -102,7 +101,7 @@ def test_after_power_loss_all_that_is_public_is_whole_and_the_rest_goes_on(tmp_p
             check(store, packs)
             assert before <= set(public_packs(store))
             assert len(public_packs(store)) >= acknowledged
-        with mirroring(site, store, upstream) as url:
+        with site.mirroring(store, upstream) as url:
             read_all(url, packs)
             wait_until(lambda: set(public_packs(store)) == set(packs))
             check(store, packs)
@@ -152,7 +151,7 @@ def test_on_a_full_disk_what_was_pulled_through_makes_room_for_what_is_asked_for
 def test_a_pack_whose_sync_fails_is_served_and_never_taken_for_kept(tmp_path, site, packs, upstream):
     store, path = tmp_path / "mirror", max(packs, key=lambda name: len(packs[name]))
     file = store / "private/partial" / path.removeprefix("packs/")
-    with mirroring(site, store, upstream):
+    with site.mirroring(store, upstream):
         pass
     failing = (program("strace"), "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-P", file)
     failing += ("-e", "trace=fsync", "-e", "inject=fsync:error=EIO")
@@ -166,7 +165,7 @@ def test_a_pack_whose_sync_fails_is_served_and_never_taken_for_kept(tmp_path, si
         os.kill(child_of(process.pid), signal.SIGTERM)
         Outcome.of(process, timeout=30)
     assert path not in public_packs(store)
-    with mirroring(site, store, upstream) as url:
+    with site.mirroring(store, upstream) as url:
         assert get(f"{url}/{path}")[::2] == (200, packs[path])
         wait_until(lambda: path in public_packs(store))
         check(store, packs)
