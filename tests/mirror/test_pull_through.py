@@ -278,3 +278,13 @@ def test_two_mirrors_that_are_each_others_peers_do_not_wait_for_each_other(tmp_p
             threading.Event().wait(CacheLimits().absent_seconds)
             assert one.get(PATH) == PACK.data
     assert sum(request.length for request in origin.packs_asked()) < 1.1 * SIZE
+
+
+def test_what_is_perhaps_absent_says_nothing_of_other_packs(tmp_path):
+    """One upstream is gone, the other has no such pack: strangers may ask for any id, and others are served meanwhile."""
+    with serving(FILES) as gone:
+        gone_url = gone.url
+    with serving(FILES) as good, mirroring(tmp_path, gone_url, good) as mirror:
+        for number in range(3):
+            assert mirror.request(f"/packs/00/{number:064x}")[0] == 504
+            assert mirror.request(PATH, f"Range: bytes={60_000 * number + 8}-{60_000 * number + 9}")[0] == 206

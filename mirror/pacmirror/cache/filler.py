@@ -313,7 +313,7 @@ class Filler(Service):
         self.figures.fetches_failed += 1
         told = as_gateway(error)
         filling.fail(told, run)
-        if self._health.failed(filling.pack, told, began):
+        if self._health.failed(filling.pack, error, began):
             # Nothing at all comes: nobody is to wait only to hear the same later.
             for other in self._shelf:
                 other.fail(told)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pacmirror.verdict import NotReached, as_gateway
 from pacstore.errors import NotFound
+from pacstore.source import PerhapsAbsent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,18 +70,23 @@ class Health:
         self._down, self._failures = None, 0
 
     def failed(self, pack: Digest, error: PacballError, began: float) -> bool:
-        """What was asked for at the time `began` did not come; whether nothing else has come either since then."""
-        if isinstance(error, NotReached):
+        """What was asked for at the time `began` did not come; whether nothing else has come either since then.
+
+        `error`: what the upstreams said. Strangers may ask for packs that nobody has: if one that answers has not got it, while
+        another is down, that says nothing of other packs.
+        """
+        told = as_gateway(error)
+        if isinstance(told, NotReached) and not isinstance(error, PerhapsAbsent):
             if self._came_at >= began:
                 return False
             pause = min(self._limits.failed_seconds * 2**self._failures, self._limits.failed_max_seconds)
             if self._clock() >= self._down_until:  # what began at the same time is one failure
                 self._failures = min(self._failures + 1, 10)
-            self._down, self._down_until = error, self._clock() + pause
+            self._down, self._down_until = told, self._clock() + pause
             return True
-        if isinstance(error, NotFound):
+        if isinstance(error, NotFound | PerhapsAbsent):
             self._came_at = self._clock()  # an upstream has answered
-        self._absent[pack] = (self._clock() + self._limits.absent_seconds, error)
+        self._absent[pack] = (self._clock() + self._limits.absent_seconds, told)
         self._absent.move_to_end(pack)
         if len(self._absent) > self._limits.remembered:
             self._absent.popitem(last=False)

@@ -91,8 +91,7 @@ class Opener:
             except PacballError as error:
                 self._figures.fetches_failed += 1
                 self._figures.verify_failures += isinstance(error, Corrupt)
-                told = as_gateway(error)
-                self._health.failed(pack, told, began)
-                raise told from error
+                self._health.failed(pack, error, began)
+                raise as_gateway(error) from error
             self._health.came()
             return made
