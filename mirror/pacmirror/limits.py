@@ -90,7 +90,8 @@ class CacheLimits:
     `jobs`: ranges under way at once, of which `bulk_jobs` may be for nobody who waits at the other end of a connection;
     `flight_bytes`: of all of them together, less where the line brings less in `line_seconds`, but not less than
     `least_flight_bytes`. The first range of whoever begins to wait is one frame, each further one twice as
-    long as the one before, up to `job_bytes`. `openings`: packs at once of which the table is fetched.
+    long as the one before, up to `job_bytes`. `openings`: packs at once of which the table is fetched, by turns of the
+    addresses that ask; further ones wait, of one address at most `openings_per_address`.
     `packs`: being filled at once; `idle_packs`: kept open while nobody wants anything of them.
     `tail_bytes`: asked for from the end of an unknown pack: of most packs this is the whole table, which may have `table_bytes`.
     `absent_seconds`: how long nobody asks again for a pack that is absent; `failed_seconds`: the same for all packs when no
@@ -109,6 +110,7 @@ class CacheLimits:
     line_seconds: float = 1.0
     job_bytes: int = 4 * MIB
     openings: int = 8
+    openings_per_address: int = 128
     packs: int = 1_024
     idle_packs: int = 128
     tail_bytes: int = 64 * KIB

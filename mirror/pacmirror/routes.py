@@ -18,9 +18,10 @@ from pacmirror.documents import Documents
 from pacmirror.events import Events
 from pacmirror.files import CHANGING, OpenFile, PublicFile, PublicFiles, parse_public
 from pacmirror.judging import TIMESTAMP_PATH
+from pacmirror.listener import counted_as
 from pacmirror.peers import asks_held_only
 from pacmirror.replication import Replication
-from pacmirror.request_keys import SENT, SERVED
+from pacmirror.request_keys import SENT, SERVED, client_address
 from pacmirror.sending import send_part
 from pacmirror.service import Services
 from pacmirror.status import METRICS_TYPE, encode_metrics, status_document
@@ -73,12 +74,14 @@ async def get_pack(request: web.Request) -> web.StreamResponse:
     if asks_held_only(request):
         return await _answer(request, await _open_here(request.app, public))
     pack = Digest.parse(public.etag_id)
+    trusted = request.app[CONFIG].access.trusted_proxies
+    who = counted_as(client_address(request, trusted), trusted)
     while True:
         with contextlib.suppress(NotFound):
             response = await _answer(request, await _open_here(request.app, public))
             filler.sent_public(pack, request.get(SENT, 0))
             return response
-        async with filler.filling(pack) as filling:
+        async with filler.filling(pack, who=who) as filling:
             if filling is not None:
                 return await answer_filling(request, public, filler, filling, limits=request.app[CONFIG].limits)
 

@@ -84,10 +84,12 @@ class Daemon:
         lines = [line for line in self.get("/metrics").decode().splitlines() if not line.startswith("#")]
         return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
 
-    def request(self, path: str, *headers: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+    def request(
+        self, path: str, *headers: str, method: str = "GET", timeout: float = 5.0
+    ) -> tuple[int, dict[str, str], bytes]:
         """Status, headers with lower-case names, body."""
         lines = [f"{method} {path} HTTP/1.1", "Host: x", "Connection: close", *headers, "", ""]
-        return parse_answer(self.exchange("\r\n".join(lines).encode("latin-1")))
+        return parse_answer(self.exchange("\r\n".join(lines).encode("latin-1"), timeout=timeout))
 
 
 def eventually(condition: Callable[[], object]) -> None:

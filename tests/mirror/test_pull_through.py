@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import socket
 import threading
 
 import pytest
 
-from pacmirror.config import UpstreamConfig
+from pacmirror.config import AccessConfig, UpstreamConfig
 from pacmirror.limits import CacheLimits, ServerLimits
 from pacstore.ledger import packs
 from pacstore.ledger.packs import PackState
 from pacstore.store import Store
 from tests.e2e.site import free_port
 from tests.mirror import mischief
-from tests.mirror.daemons import Daemon, parse_answer, receive_all, running
+from tests.mirror.daemons import Daemon, eventually, parse_answer, receive_all, running
 from tests.mirror.mirrors import files_of
 from tests.mirror.mischief import serving
 from tests.store.packs import noise_pack
@@ -288,3 +289,41 @@ def test_what_is_perhaps_absent_says_nothing_of_other_packs(tmp_path):
         for number in range(3):
             assert mirror.request(f"/packs/00/{number:064x}")[0] == 504
             assert mirror.request(PATH, f"Range: bytes={60_000 * number + 8}-{60_000 * number + 9}")[0] == 206
+
+
+def test_who_asks_for_many_packs_keeps_nobody_else_waiting(tmp_path):
+    others = [noise_pack(1, 1000, seed=str(number)) for number in range(5)]
+    go_on = threading.Event()
+
+    def fault(request):
+        assert go_on.wait(60)
+
+    limits = ServerLimits(cache=CacheLimits(openings=1, openings_per_address=4))
+    answers = {}
+    with serving(files_of(PACK, *others), fault) as origin:
+        upstream = UpstreamConfig(urls=(origin.url,))
+        access = AccessConfig(trusted_proxies=(ipaddress.ip_network("127.0.0.1"),))
+        with running(tmp_path / "mirror", limits, upstream=upstream, access=access) as mirror:
+
+            def ask(path, address):
+                def work():
+                    answers[path] = mirror.request(path, f"X-Forwarded-For: {address}", "Range: bytes=0-7", timeout=60)
+
+                thread = threading.Thread(target=work)
+                thread.start()
+                return thread
+
+            many = [f"/{pack.path}" for pack in others]
+            threads = [ask(path, "192.0.2.1") for path in many]
+            eventually(lambda: answers)
+            ((refused, (status, headers, _)),) = answers.items()
+            assert (status, headers["retry-after"]) == (503, "5")
+            threads.append(ask(PATH, "192.0.2.2"))
+            eventually(lambda: mirror.metrics()["pacball_connections"] == 6)
+            go_on.set()
+            for thread in threads:
+                thread.join()
+    asked = [f"/{request.path}" for request in origin.packs_asked()]
+    assert answers[PATH][0] == 206
+    assert [answers[path][0] for path in many if path != refused] == [206] * 4
+    assert asked.index(PATH) <= 2

@@ -123,9 +123,12 @@ class Filler(Service):
                 await self._completed(filling)
 
     @contextlib.asynccontextmanager
-    async def filling(self, pack: Digest) -> AsyncIterator[Filling | None]:
-        """The pack as it is being filled, kept open in the context; None if it is public by now. Raises as `fetch`."""
-        found = await self._opener.open(pack)
+    async def filling(self, pack: Digest, *, who: str = "") -> AsyncIterator[Filling | None]:
+        """The pack as it is being filled, kept open in the context; None if it is public by now. Raises as `fetch`.
+
+        `who`: the address of a client: those take turns.
+        """
+        found = await self._opener.open(pack, who=who)
         if found is None:
             yield None
             return

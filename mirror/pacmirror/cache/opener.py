@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
 
 from pacmirror.cache.filling import Filling
 from pacmirror.cache.opening import OpenedPack, begin, is_public, open_here
+from pacmirror.cache.turns import Turns
 from pacmirror.threads import start_thread
 from pacmirror.verdict import as_gateway
-from pacstore.errors import Corrupt, PacballError
+from pacstore.errors import Corrupt, PacballError, Unavailable
 
 if TYPE_CHECKING:
     from pacmirror.cache.figures import Figures
@@ -44,12 +46,13 @@ class Opener:
         self._passing = passing
         self._limits = limits
         self._opening: dict[Digest, asyncio.Task[bool]] = {}
-        self._begun = asyncio.Semaphore(limits.openings)
+        self._asked: Counter[str] = Counter()
+        self._turns = Turns(limits.openings)
 
-    async def open(self, pack: Digest) -> Filling | None:
-        """The pack; None if it is public. Raises NotFound if that is definite, otherwise Unavailable or Corrupt.
+    async def open(self, pack: Digest, *, who: str) -> Filling | None:
+        """The pack, for the address `who`, or for the daemon itself, which is empty; None if it is public.
 
-        Whoever stops waiting stops nothing.
+        Whoever stops waiting stops nothing. Raises NotFound if that is definite, otherwise Unavailable or Corrupt.
         """
         while True:
             found = self._shelf.get(pack)
@@ -57,12 +60,18 @@ class Opener:
                 return found
             task = self._opening.get(pack)
             if task is None:
-                self._shelf.make_room(len(self._opening))
-                task = self._opening[pack] = self._tasks.begin(self._open(pack))
+                self._make_room(who)
+                self._asked[who] += 1
+                task = self._opening[pack] = self._tasks.begin(self._open(pack, who))
             if not await asyncio.shield(task):
                 return None
 
-    async def _open(self, pack: Digest) -> bool:
+    def _make_room(self, who: str) -> None:
+        if who and self._asked[who] >= self._limits.openings_per_address:
+            raise Unavailable("too many packs are asked for at once from this address", hint="try again in a moment")
+        self._shelf.make_room(len(self._opening))
+
+    async def _open(self, pack: Digest, who: str) -> bool:
         """Put the pack on the shelf; False if it is public."""
         try:
             made = await start_thread(lambda: open_here(self._partials, pack), name=_THREAD)
@@ -70,9 +79,10 @@ class Opener:
                 # In this order: a pack has its public name before it loses the private one.
                 if await start_thread(lambda: is_public(self._storage, pack), name=_THREAD):
                     return False
-                made = await self._begin(pack)
+                made = await self._begin(pack, who)
         finally:
             del self._opening[pack]
+            self._asked -= Counter({who: 1})
         if made.disk_error is not None:
             self._health.disk_failed(made.disk_error)
         self._shelf.put(
@@ -80,8 +90,8 @@ class Opener:
         )
         return True
 
-    async def _begin(self, pack: Digest) -> OpenedPack:
-        async with self._begun:
+    async def _begin(self, pack: Digest, who: str) -> OpenedPack:
+        async with self._turns.take(who):
             if (refusal := self._health.refusal(pack)) is not None:
                 raise refusal
             began = self._health.now
