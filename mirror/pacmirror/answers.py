@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from pacmirror.request_keys import REQUEST_ID, REQUEST_ID_HEADER, choose_request_id, request_id
-from pacmirror.verdict import NotReached
+from pacmirror.verdict import InCircle, NotReached
 from pacstore.errors import Corrupt, NotFound, PacballError, Refused, TooLarge, Unavailable, Untrusted
 from pacstore.limits import KIB
 
@@ -20,6 +21,7 @@ STATUS: tuple[tuple[type[PacballError], int], ...] = (
     (Corrupt, 502),
     (TooLarge, 413),
     (NotReached, 504),
+    (InCircle, 508),
     (Unavailable, 503),
     (Untrusted, 403),
     (Refused, 400),
@@ -29,6 +31,7 @@ STATUS: tuple[tuple[type[PacballError], int], ...] = (
 
 IGNORED_BODY_BYTES = 64 * KIB
 _RETRY_SECONDS = "5"
+_URL = re.compile(r"(?:(the proxy) )?https?://[^\s\"'(),;]*[^\s\"'(),;:.]")
 _log = logging.getLogger(__name__)
 
 
@@ -40,6 +43,11 @@ def status_of(error: PacballError) -> int:
 def kind_of(error: PacballError) -> str:
     """The name of its kind, one of `pacstore.errors`: what `error` is beside that matters only here."""
     return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == PacballError.__module__)
+
+
+def _without_names(message: str) -> str:
+    """`message` for strangers: which upstreams and proxies there are is for those to know who may read the status."""
+    return _URL.sub(lambda found: found[1] or "an upstream", message)
 
 
 def error_answer(
@@ -58,7 +66,7 @@ async def answer_errors(
     try:
         return await handler(request)
     except PacballError as error:
-        message = f"{error.place}: {error.message}" if error.place else error.message
+        message = _without_names(f"{error.place}: {error.message}" if error.place else error.message)
         status = status_of(error)
         headers = {"Retry-After": _RETRY_SECONDS} if status == 503 else None
         return error_answer(status, kind_of(error), message, hint=error.hint, headers=headers)

@@ -18,6 +18,7 @@ from pacmirror.files import PublicFiles
 from pacmirror.following import Following
 from pacmirror.replication import Replication
 from pacmirror.routes import (
+    ALIAS,
     BOOKS,
     CONFIG,
     DOCUMENTS,
@@ -85,6 +86,7 @@ def make_app(config: Config) -> web.Application:
 
 def _mirror_services(app: web.Application, config: Config, upstream: Upstream) -> list[Service]:
     """What only a mirror has, beside its upstreams."""
+    app[ALIAS] = upstream.alias
     app[FILLER] = make_filler(config, upstream)
     app[REPLICATION] = Replication(config, app[WATCH].catalog, upstream.catalog_sources())
     app[DOCUMENTS] = Documents(config, app[FILES], app[REPLICATION], upstream)

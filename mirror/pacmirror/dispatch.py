@@ -13,7 +13,7 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pacmirror.verdict import all_failed
+from pacmirror.verdict import InCircle, all_failed
 from pacstore.errors import NotFound, PacballError, Unavailable
 
 if TYPE_CHECKING:
@@ -285,7 +285,7 @@ class _Run:
         except CancelledError:
             closed = Unavailable("the source was closed", place=member.name)
             self._failed(task, member, closed, under.began, definite=True)
-        except NotFound as error:
+        except (NotFound, InCircle) as error:
             self._absent[member].add(task.wanted.pack)
             task.errors[member] = error
             self._retry(task)

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import aiohttp
 
+from pacmirror.peers import via_header
 from pacmirror.reasons import explain
-from pacmirror.verdict import TryLater
+from pacmirror.verdict import CIRCLE_HINT, InCircle, TryLater
 from pacstore.errors import Corrupt, NotFound, Refused, TooLarge, Unavailable, printable
 from pacstore.source import Tail
 
@@ -54,12 +55,15 @@ class Fetcher:
         throttle: Throttle | None = None,
         *,
         proxy: str = "",
+        alias: str = "",
     ) -> None:
+        """`alias`: of the mirror that asks, if one does."""
         self._session = session
         self._limits = limits
         self._meter = meter
         self._throttle = throttle
         self._proxy = proxy
+        self._alias = alias
 
     async def whole(self, url: URL, *, limit: int, fresh: bool, arrival: Arrival) -> bytes:
         """The file at `url`, at most `limit` bytes; `fresh` asks caches to look again. `arrival` is told what comes.
@@ -211,6 +215,8 @@ class Fetcher:
         """A checked answer, and the deadline under which all of the request stands."""
         self._meter.add(requests=1)
         self._meter.begin()
+        if self._alias:
+            headers = {**headers, **via_header(self._alias)}
         try:
             async with (
                 asyncio.timeout(self._limits.answer_seconds) as deadline,
@@ -285,6 +291,8 @@ def _refuse_status(response: aiohttp.ClientResponse, url: URL) -> NoReturn:
         raise Refused(f"redirects to '{target}', which is not followed", place=place, hint=_FINAL)
     if status == 416:
         raise Corrupt("is shorter than the range asked for", place=place, hint=_ANOTHER)
+    if status == 508:
+        raise InCircle("would have to ask mirrors that ask it (status 508)", place=place, hint=CIRCLE_HINT)
     if status == 511:
         raise Refused("this network wants a login first (status 511)", place=place, hint=_LOGIN)
     if status in _FORBIDDEN:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from pacmirror.verdict import TryLater
+from pacmirror.verdict import InCircle, TryLater
 from pacstore.errors import Corrupt, NotFound, PacballError, Refused, TooLarge
 from pacstore.limits import MIB
 from pacstore.source import Condition, PackRange, SourceState
@@ -183,10 +183,10 @@ class Member:
 
     @contextmanager
     def judged(self) -> Iterator[None]:
-        """Count how what is asked of it in the context ends. That something is not there is a good answer."""
+        """Count how what is asked of it in the context ends. That it does not have something is a good answer."""
         try:
             yield
-        except NotFound:
+        except (NotFound, InCircle):
             raise
         except PacballError as error:
             self.failed(error)

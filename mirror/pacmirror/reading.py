@@ -12,7 +12,7 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from pacmirror.verdict import all_failed
+from pacmirror.verdict import InCircle, all_failed
 from pacstore.errors import NotFound, PacballError, Unavailable
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Reading(Generic[T]):
             data = asked.transfer.result.result()
         except CancelledError:
             self._failed(asked.member, Unavailable("the source was closed", place=asked.member.name), asked.began)
-        except NotFound as error:
+        except (NotFound, InCircle) as error:
             self._absent.add(asked.member)
             self._errors[asked.member] = error
         except PacballError as error:

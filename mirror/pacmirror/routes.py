@@ -19,7 +19,7 @@ from pacmirror.events import Events
 from pacmirror.files import CHANGING, OpenFile, PublicFile, PublicFiles, parse_public
 from pacmirror.judging import TIMESTAMP_PATH
 from pacmirror.listener import counted_as
-from pacmirror.peers import asks_held_only
+from pacmirror.peers import asks_held_only, follow
 from pacmirror.replication import Replication
 from pacmirror.request_keys import SENT, SERVED, client_address
 from pacmirror.sending import send_part
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+ALIAS = web.AppKey("ALIAS", str)
+"""Of a mirror, among mirrors."""
 BOOKS = web.AppKey("BOOKS", Bookkeeping)
 CONFIG = web.AppKey("CONFIG", Config)
 DOCUMENTS = web.AppKey("DOCUMENTS", Documents)
@@ -81,6 +83,7 @@ async def get_pack(request: web.Request) -> web.StreamResponse:
             response = await _answer(request, await _open_here(request.app, public))
             filler.sent_public(pack, request.get(SENT, 0))
             return response
+        follow(request, request.app[ALIAS], place=public.path)
         async with filler.filling(pack, who=who) as filling:
             if filling is not None:
                 return await answer_filling(request, public, filler, filling, limits=request.app[CONFIG].limits)
@@ -156,6 +159,7 @@ async def _open(request: web.Request, public: PublicFile) -> OpenFile:
             raise
         if public.path == TIMESTAMP_PATH:
             raise documents.no_catalog() from error
+        follow(request, app[ALIAS], place=public.path)
         request[SERVED] = "fetched"
         return await documents.open(public)
 

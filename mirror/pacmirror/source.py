@@ -57,14 +57,17 @@ class HttpSource:
         throttle: Throttle | None = None,
         surroundings: Surroundings | None = None,
         headers: Mapping[str, str] | None = None,
+        alias: str = "",
     ) -> None:
         """Nothing is sent yet. Raises Refused if `base_url` is no http or https URL, and as `Surroundings.access`.
 
         `throttle` limits the rate; sources may share one. `headers` are sent with each request.
+        `alias`: of the mirror that asks, if one does (`pacmirror.peers`).
         """
         self._base = parse_base_url(base_url)
         self._limits = limits or ClientLimits()
         self._headers = {"User-Agent": user_agent, **(headers or {})}
+        self._alias = alias
         self._meter = Meter()
         self._throttle = throttle
         self._access = (surroundings or Surroundings()).access(self._base)
@@ -86,7 +89,8 @@ class HttpSource:
             proxy=self._access.route.proxy,
             read_bufsize=limits.read_buffer_bytes if self._throttle is None else limits.throttled_buffer_bytes,
         ) as session:
-            self._fetcher = Fetcher(session, limits, self._meter, self._throttle, proxy=self._access.route.proxy_name)
+            proxy = self._access.route.proxy_name
+            self._fetcher = Fetcher(session, limits, self._meter, self._throttle, proxy=proxy, alias=self._alias)
             yield
         await self._end_sockets()
 

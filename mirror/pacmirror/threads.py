@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Future
+from contextvars import copy_context
 from threading import Thread
 from typing import TYPE_CHECKING, TypeVar
 
@@ -27,7 +28,8 @@ def run_in_thread(work: Callable[[], T], *, name: str) -> Future[T]:
             result.set_exception(error)
 
     result.set_running_or_notify_cancel()
-    Thread(target=run, name=name, daemon=True).start()
+    # What is known of the request for which it is done is known there, too.
+    Thread(target=copy_context().run, args=(run,), name=name, daemon=True).start()
     return result
 
 

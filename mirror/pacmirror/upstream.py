@@ -13,7 +13,7 @@ from pacmirror.base_url import parse_base_url
 from pacmirror.hours import rate_at
 from pacmirror.limits import LIST_LIMITS, UPSTREAM_LIMITS
 from pacmirror.mirrors import MirrorList
-from pacmirror.peers import HELD_ONLY
+from pacmirror.peers import HELD_ONLY, make_alias
 from pacmirror.service import Service
 from pacmirror.source import HttpSource
 from pacmirror.threads import start_thread
@@ -37,7 +37,10 @@ _LOOK_SECONDS = 20.0
 
 
 class Upstream(Service):
-    """The service `upstreams`. `mirrors`: all upstreams, in their order, then the peers, as one source."""
+    """The service `upstreams`. `mirrors`: all upstreams, in their order, then the peers, as one source.
+
+    `alias`: what this mirror calls itself to them (`pacmirror.peers`).
+    """
 
     def __init__(
         self,
@@ -48,6 +51,7 @@ class Upstream(Service):
         local_time: Callable[[], time.struct_time] = time.localtime,
     ) -> None:
         """Nothing is sent yet. Raises Refused for URLs, proxies, certificates or tokens that cannot be used."""
+        self.alias = make_alias()
         self._config = config
         self._local_time = local_time
         limited = config.rate_bytes_per_second is not None or config.hours
@@ -133,6 +137,7 @@ class Upstream(Service):
             surroundings=surroundings,
             throttle=self._throttle,
             headers=headers,
+            alias=self.alias,
         )
 
     async def _keep_rate(self) -> None:

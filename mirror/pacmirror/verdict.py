@@ -10,14 +10,6 @@ from pacstore.source import PerhapsAbsent
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_KINDS = (Unavailable, Corrupt, TooLarge, Untrusted, Refused)
-_HINTS = {
-    Unavailable: "try again later, or name more sources",
-    PerhapsAbsent: "try again later, or name more sources",
-    NotFound: "name a source that has it",
-}
-_OTHERS = "name other sources, and tell the operators of these"
-
 
 class TryLater(Unavailable):
     """The server asks for a pause of `seconds`."""
@@ -27,8 +19,23 @@ class TryLater(Unavailable):
         self.seconds = seconds
 
 
+class InCircle(PerhapsAbsent):
+    """A mirror was asked for what it would have to ask this one for. It is well, and does not have it; no more is known."""
+
+
 class NotReached(Unavailable):
     """What only others have could not be had from them now: a gateway's answer, never that something is absent."""
+
+
+_KINDS = (Unavailable, Corrupt, TooLarge, Untrusted, Refused)
+CIRCLE_HINT = "mirrors that name each other as upstreams must have another one, or name each other as peers"
+_HINTS = {
+    Unavailable: "try again later, or name more sources",
+    PerhapsAbsent: "try again later, or name more sources",
+    NotFound: "name a source that has it",
+    InCircle: CIRCLE_HINT,
+}
+_OTHERS = "name other sources, and tell the operators of these"
 
 
 def as_gateway(error: PacballError) -> PacballError:
@@ -41,6 +48,8 @@ def as_gateway(error: PacballError) -> PacballError:
         kind = NotFound
     elif isinstance(error, Corrupt | TooLarge):
         kind = Corrupt
+    elif isinstance(error, InCircle):
+        kind = InCircle
     return kind(error.message, place=error.place, hint=error.hint)
 
 
@@ -54,7 +63,10 @@ def all_failed(what: object, errors: Mapping[str, PacballError]) -> PacballError
         return causes[0]
     found = [kind for kind in _KINDS if any(isinstance(cause, kind) for cause in causes)]
     absent = [isinstance(cause, NotFound) for cause in causes]
-    kind: type[PacballError] = NotFound if all(absent) else PerhapsAbsent if any(absent) else found[0]
+    asked_back = [isinstance(cause, InCircle) for cause in causes]
+    kind: type[PacballError] = PerhapsAbsent if any(absent) or any(asked_back) else found[0]
+    if len(causes) == sum(absent) + sum(asked_back):
+        kind = InCircle if any(asked_back) else NotFound
     reasons = "; ".join(f"{name}: {_reason(name, cause)}" for name, cause in errors.items())
     return kind(f"none of {len(causes)} sources gives it: {reasons}", place=str(what), hint=_HINTS.get(kind, _OTHERS))
 

@@ -216,6 +216,16 @@ redirect = saying(302, {"Location": "http://127.0.0.1:1/elsewhere"})
 busy = saying(503, {"Retry-After": 1})
 
 
+def waiting_for(go_on: threading.Event) -> Callable[[Request], Fault | None]:
+    """Answer well, and nothing before that."""
+
+    def fault(request: Request) -> Fault | None:
+        go_on.wait(60)
+        return None
+
+    return fault
+
+
 def of_packs(fault: Fault, *, first: int = 0, last: int = 1 << 30) -> Callable[[Request], Fault | None]:
     """`fault` for ranges of packs, from the `first` to the `last` that is asked for."""
     seen = 0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from dataclasses import replace
 
 import pytest
 
-from pacmirror.limits import CacheLimits
+from pacmirror.limits import LIST_LIMITS, CacheLimits
 from pacstore.digest import Digest
 from pacstore.errors import Corrupt, NotFound, Unavailable
 from pacstore.pack import HEADER, ending
@@ -15,7 +17,7 @@ from pacstore.source import Condition
 from pacstore.store import Store
 from tests.mirror import mischief
 from tests.mirror.mirrors import files_of, filling_store, run, until
-from tests.mirror.mischief import serving
+from tests.mirror.mischief import serving, waiting_for
 from tests.store.packs import noise_pack
 
 PACK = noise_pack(40, 30_000)
@@ -368,3 +370,28 @@ def test_what_is_no_table_but_has_the_right_digest_is_no_pack(store):
 
     with serving({f"packs/{pack.hex[:2]}/{pack.hex}": data}) as origin:
         run(work)
+
+
+def test_who_asks_for_many_packs_keeps_nobody_else_waiting(store):
+    many = [noise_pack(1, 1000, seed=str(number)) for number in range(5)]
+    go_on = threading.Event()
+    patient = replace(LIST_LIMITS, stall_seconds=60, answer_seconds=60)
+
+    async def work():
+        async with filling_store(store, [origin.url], limits=CacheLimits(openings=1), each=patient) as filler:
+
+            async def ask(pack, who):
+                async with filler.filling(pack.id, who=who):
+                    pass
+
+            asked = [asyncio.create_task(ask(pack, "192.0.2.1")) for pack in many]
+            await until(lambda: origin.requests)
+            asked.append(asyncio.create_task(ask(PACK, "192.0.2.2")))
+            # Until it waits for its turn, which a look at the disk comes before.
+            await until(lambda: len(filler._opener._turns._waiting) == 2)
+            go_on.set()
+            await asyncio.gather(*asked)
+
+    with serving(files_of(PACK, *many), waiting_for(go_on)) as origin:
+        run(work)
+    assert [request.path for request in origin.requests].index(PACK.path) <= 2

@@ -19,7 +19,7 @@ from tests.e2e.site import free_port
 from tests.mirror import mischief
 from tests.mirror.daemons import Daemon, eventually, parse_answer, receive_all, running
 from tests.mirror.mirrors import files_of
-from tests.mirror.mischief import serving
+from tests.mirror.mischief import serving, waiting_for
 from tests.store.packs import noise_pack
 
 PACK = noise_pack(40, 30_000)
@@ -291,39 +291,71 @@ def test_what_is_perhaps_absent_says_nothing_of_other_packs(tmp_path):
             assert mirror.request(PATH, f"Range: bytes={60_000 * number + 8}-{60_000 * number + 9}")[0] == 206
 
 
-def test_who_asks_for_many_packs_keeps_nobody_else_waiting(tmp_path):
-    others = [noise_pack(1, 1000, seed=str(number)) for number in range(5)]
+def test_an_address_may_ask_for_so_many_packs_at_once(tmp_path):
+    others = [noise_pack(1, 1000, seed=str(number)) for number in range(3)]
     go_on = threading.Event()
-
-    def fault(request):
-        assert go_on.wait(60)
-
-    limits = ServerLimits(cache=CacheLimits(openings=1, openings_per_address=4))
-    answers = {}
-    with serving(files_of(PACK, *others), fault) as origin:
+    limits = ServerLimits(cache=CacheLimits(openings_per_address=2))
+    access = AccessConfig(trusted_proxies=(ipaddress.ip_network("127.0.0.1"),))
+    answers = []
+    with serving(files_of(PACK, *others), waiting_for(go_on)) as origin:
         upstream = UpstreamConfig(urls=(origin.url,))
-        access = AccessConfig(trusted_proxies=(ipaddress.ip_network("127.0.0.1"),))
         with running(tmp_path / "mirror", limits, upstream=upstream, access=access) as mirror:
 
-            def ask(path, address):
-                def work():
-                    answers[path] = mirror.request(path, f"X-Forwarded-For: {address}", "Range: bytes=0-7", timeout=60)
+            def ask(pack):
+                answers.append(mirror.request(f"/{pack.path}", "X-Forwarded-For: 192.0.2.1", timeout=60))
 
-                thread = threading.Thread(target=work)
+            threads = [threading.Thread(target=ask, args=(pack,)) for pack in others]
+            for thread in threads:
                 thread.start()
-                return thread
-
-            many = [f"/{pack.path}" for pack in others]
-            threads = [ask(path, "192.0.2.1") for path in many]
             eventually(lambda: answers)
-            ((refused, (status, headers, _)),) = answers.items()
-            assert (status, headers["retry-after"]) == (503, "5")
-            threads.append(ask(PATH, "192.0.2.2"))
-            eventually(lambda: mirror.metrics()["pacball_connections"] == 6)
             go_on.set()
             for thread in threads:
                 thread.join()
-    asked = [f"/{request.path}" for request in origin.packs_asked()]
-    assert answers[PATH][0] == 206
-    assert [answers[path][0] for path in many if path != refused] == [206] * 4
-    assert asked.index(PATH) <= 2
+    assert [status for status, _, _ in answers] == [503, 200, 200]
+    assert answers[0][1]["retry-after"] == "5"
+
+
+@contextlib.contextmanager
+def circle_of(where, count, *origins):
+    """So many mirrors, each of which has the next one as its upstream, and the last one the first; the first also `origins`."""
+    ports = [free_port() for _ in range(count)]
+    urls = [f"http://127.0.0.1:{port}" for port in ports]
+    with contextlib.ExitStack() as stack:
+        daemons = []
+        for number, port in enumerate(ports):
+            others = tuple(origin.url for origin in origins) if number == 0 else ()
+            upstream = UpstreamConfig(urls=(*others, urls[(number + 1) % count]))
+            daemons.append(stack.enter_context(running(where / str(number), upstream=upstream, port=port)))
+        yield daemons
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_mirrors_that_are_each_others_upstreams_say_so_and_do_not_wait_for_each_other(tmp_path, count):
+    with circle_of(tmp_path, count) as mirrors:
+        for mirror in mirrors:
+            status, headers, body = mirror.request(PATH)
+            assert (status, headers["cache-control"]) == (508, "no-store")
+            assert "name each other as peers" in json.loads(body)["hint"]
+
+
+def test_a_circle_of_mirrors_passes_on_what_one_of_them_can_have(tmp_path):
+    with serving(FILES) as origin, circle_of(tmp_path, 3, origin) as mirrors:
+        assert mirrors[0].request(f"/packs/00/{1:064x}")[0] == 508
+        assert mirrors[2].request(PATH, "Range: bytes=8-1007")[0] == 206
+        assert mirrors[1].get(PATH) == PACK.data
+
+
+def test_errors_name_no_upstreams_to_strangers(tmp_path):
+    """Who may read the status is told of them there."""
+    with serving(FILES) as gone:
+        gone_url = gone.url
+    with serving(FILES, mischief.of_packs(mischief.flip, first=1)) as liar:
+        with mirroring(tmp_path / "lies", liar) as mirror:
+            body = json.loads(mirror.request(PATH)[2])
+            assert body["message"].startswith("packs/")
+            assert "an upstream gives wrong bytes" in body["message"]
+        with mirroring(tmp_path / "two", gone_url, f"{gone_url}/other/") as mirror:
+            body = mirror.request(PATH)[2]
+            assert b"none of 2 sources gives it: an upstream: " in body
+            assert b"127.0.0.1" not in body
+            assert gone_url in json.dumps(mirror.status()["upstreams"])

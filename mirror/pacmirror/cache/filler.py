@@ -26,6 +26,7 @@ from pacmirror.cache.passing import Passing
 from pacmirror.cache.schedule import Job, Room, Schedule
 from pacmirror.cache.shelf import Shelf
 from pacmirror.limits import CacheLimits
+from pacmirror.peers import came_through
 from pacmirror.service import Service
 from pacmirror.tasks import Tasks
 from pacmirror.threads import start_thread
@@ -246,6 +247,8 @@ class Filler(Service):
         self._shelf.rest(filling)
 
     async def _do(self, job: Job) -> None:
+        # Whoever's request happened to begin it, it is for all who wait.
+        came_through.set(())
         filling, run, began = job.filling, job.run, self._health.now
         written_to = filling.partial if self._is_kept(filling) and self._health.may_write() else None
         work = partial(fetch_frames, self._upstream.mirrors, filling.pack, filling.frames, run, partial=written_to)
