@@ -301,6 +301,29 @@ def test_a_collection_that_is_killed_at_any_step_is_finished_by_the_next(release
     killed_one.assert_sound()
 
 
+def test_a_collection_that_is_killed_after_a_pack_is_gone_leaves_nothing_of_it_in_the_index(releases):
+    drop_old(releases)
+    gone = []
+
+    class DyingStorage(FaultyStorage):
+        def delete(self, kind, digest):
+            self._storage.delete(kind, digest)
+            if kind is ObjectKind.PACK:
+                gone.append(digest)
+                raise Killed(digest)
+
+    storage, releases.store.storage = releases.store.storage, DyingStorage(releases.store.storage)
+    with pytest.raises(Killed):
+        gc(releases.store, now=NOW + DAY)
+    releases.store.storage = storage
+    assert gone[0] in [pack for pack, _ in releases.store.index.packs()]
+    releases.again()
+    gc(releases.store, now=NOW + DAY)
+    assert gone[0] not in [pack for pack, _ in releases.store.index.packs()]
+    releases.assert_sound()
+    releases.assert_installable(but={OLD})
+
+
 def test_a_store_without_an_index_is_collected_too(releases):
     drop_old(releases)
     releases.store.close()

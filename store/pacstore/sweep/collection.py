@@ -200,6 +200,10 @@ class _Sweep:
         table = _table(self._store, pack)
         if table is not None:
             index.add(table)
+        elif _is_gone(self._store, pack):
+            # Whoever deleted it was killed before the index could forget it.
+            with index.forgetting(pack):
+                pass
         else:
             index.claim(pack)
 
@@ -314,6 +318,14 @@ def _size(store: Store, path: str) -> int:
     except NotFound:
         return 0
     return status.st_size if status.st_nlink == 1 or not path.startswith(f"{TARGETS_TOP}/") else 0
+
+
+def _is_gone(store: Store, pack: Digest) -> bool:
+    try:
+        store.storage.size(ObjectKind.PACK, pack)
+    except NotFound:
+        return True
+    return False
 
 
 def _table(store: Store, pack: Digest) -> Table | None:
