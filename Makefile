@@ -34,7 +34,7 @@ test-faults: $(READY)  ## kills, power cuts and failing disks, over and over (FA
 	  echo "== round $$round of $(FAULT_ROUNDS)"; \
 	  PACBALL_FAULT_ROUND=$$round $(PYTEST) -q tests/fault tests/e2e/test_interruptions.py tests/e2e/test_mirrors.py tests/peers/test_power_loss.py \
 	    tests/peers/test_failing_disks.py tests/peers/test_full_disks.py tests/peers/test_killed_installs.py \
-	    tests/peers/test_failing_sites.py tests/peers/test_power_loss_sites.py || exit 1; \
+	    tests/peers/test_failing_sites.py tests/peers/test_power_loss_sites.py tests/store/test_repack_races.py || exit 1; \
 	done
 
 bench: $(READY)  ## figures, against the real peers; needs root, and an idle machine

@@ -23,6 +23,7 @@ from paccli.commands import (
     lines,
     mirrors,
     releases,
+    repacking,
     signing,
     sites,
     stores,
@@ -98,7 +99,7 @@ _register(app, doctor.config, doctor.doctor)
 _STORE = _group("store", "Look after a store.")
 _register(_STORE, checks.check, checks.reindex, stores.stats, backups.backup, backups.restore)
 _register(_STORE, housekeeping.drop, housekeeping.link)
-_register(_STORE, collecting.gc, collecting.pin, collecting.unpin, collecting.pins)
+_register(_STORE, collecting.gc, repacking.repack, collecting.pin, collecting.unpin, collecting.pins)
 _MIRROR = _group("mirror", "Say what a mirror holds, and see how it does.")
 _register(_MIRROR, mirrors.status, mirrors.subscribe, mirrors.unsubscribe, mirrors.subscriptions)
 _TRUST = _group("trust", "Keys and signatures: who may publish, and what waits for whom. See docs/trust.md.")

@@ -72,6 +72,31 @@ def packs_of(data: Bytes, *, place: str) -> Column8:
     return document.digests("pack_ids", document.number("packs", LIMITS.manifest_chunks))
 
 
+@dataclass(frozen=True, eq=False)
+class FramesUsed:
+    """The frames that a placement names: f has `lengths[f]` bytes at `offsets[f]` of pack `packs[f]`, a row of `pack_ids`."""
+
+    pack_ids: Column8
+    packs: Column32
+    offsets: Column64
+    lengths: Column32
+
+
+def frames_of(data: Bytes, *, place: str) -> FramesUsed:
+    """The frames that a placement names, without a look at its manifest. Raises Corrupt."""
+    document = decode(LAYOUT, data, place=place)
+    frames = document.number("frames", LIMITS.manifest_chunks)
+    used = FramesUsed(
+        document.digests("pack_ids", document.number("packs", LIMITS.manifest_chunks)),
+        cast(Column32, document.column("frame_packs", U32, frames)),
+        cast(Column64, document.column("frame_offsets", U64, frames)),
+        cast(Column32, document.column("frame_lengths", U32, frames)),
+    )
+    if (used.packs >= len(used.pack_ids)).any() or (used.offsets >= LIMITS.pack_bytes).any():
+        raise document.corrupt("a frame lies in a pack that is not listed, or outside of it")
+    return used
+
+
 def read_packs(file: BinaryIO, *, place: str) -> dict[Digest, int]:
     """The packs that the placement in `file` names, with their lengths in bytes, from its first part alone.
 

@@ -9,31 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 
 import numpy as np
 
 from pacstore.attributes import Attributes
-from pacstore.confirm import confirm
 from pacstore.declaration import check_declared
 from pacstore.description import Description, describe
-from pacstore.digest import DIGEST_BYTES, Digest
-from pacstore.document import Numbers
+from pacstore.digest import Digest
 from pacstore.documents import read_object
 from pacstore.errors import Corrupt, NotFound, Refused
-from pacstore.frames import FramePlace
 from pacstore.holding import packs_of
 from pacstore.ingest import Ingested, ingest
 from pacstore.ledger.completion import record_complete
-from pacstore.limits import LIMITS
 from pacstore.links import links_of
 from pacstore.manifest import Manifest
 from pacstore.packing import PackingOptions
 from pacstore.placement import Placement
+from pacstore.placing import create_placement, make_placement
 from pacstore.progress import Progress
 from pacstore.release import Release
-from pacstore.storage import Clock, DocumentKind, ObjectKind, ObjectStorage
+from pacstore.storage import Clock, ObjectKind, ObjectStorage
 from pacstore.store import Store
 from pacstore.trust.entries import line_role
 from pacstore.trust.keyring import KeyRing
@@ -212,63 +208,12 @@ def _store_object(storage: ObjectStorage, kind: ObjectKind, pieces: Callable[[],
 
 def _store_placement(store: Store, release: Release, manifest: Manifest, ingested: Ingested) -> tuple[Placement, bytes]:
     places = list(store.index.frames(np.unique(ingested.chunk_frames).tolist()))
-    # An interrupted publish may have left a placement that no catalog names; public files never change, so count on.
-    for number in count(1):
-        placement = make_placement(release, number, manifest, ingested.chunk_frames, ingested.chunk_offsets, places)
-        data = placement.encode()
-        _confirm_new(store, data, manifest)
-        try:
-            store.storage.create(DocumentKind.PLACEMENT, placement.document_name, data)
-        except Refused:
-            if store.storage.get(DocumentKind.PLACEMENT, placement.document_name, limit=LIMITS.placement_bytes) != data:
-                continue
-        return placement, data
-    raise AssertionError("numbers do not end")
 
+    def make(number: int) -> Placement:
+        return make_placement(release, number, manifest, ingested.chunk_frames, ingested.chunk_offsets, places)
 
-def _confirm_new(store: Store, data: bytes, manifest: Manifest) -> None:
-    """Raise Corrupt unless every chunk is where the new placement, made from what the index says, has it."""
     try:
-        confirm(Placement.parse(data, manifest, place=str(store.index_path)), manifest, store.storage)
+        return create_placement(store.storage, manifest, make)
     except (Corrupt, NotFound) as error:
         hint = "run: pacball store reindex, and the same command again"
         raise Corrupt(f"the index names wrong places: {error.message}", place=error.place, hint=hint) from error
-
-
-def make_placement(
-    release: Release,
-    number: int,
-    manifest: Manifest,
-    chunk_frames: Numbers,
-    chunk_offsets: Numbers,
-    places: list[FramePlace],
-) -> Placement:
-    """The placement of `manifest` whose chunk c is at `chunk_offsets[c]` of the frame numbered `chunk_frames[c]`.
-
-    `places` describes each of these frames once, ascending by number. Packs stand in the order of their first use, so that
-    files come roughly in tree order when packs are fetched in order.
-    """
-    numbers, first_use, frame_of_chunk = np.unique(chunk_frames, return_index=True, return_inverse=True)
-    packs: dict[Digest, int] = {}
-    for place_number in np.argsort(first_use).tolist():
-        packs.setdefault(places[place_number].pack, len(packs))
-    order = sorted(range(len(numbers)), key=lambda n: (packs[places[n].pack], places[n].frame.offset))
-    position = np.empty(len(numbers), dtype=np.int64)
-    position[order] = np.arange(len(numbers))
-    frames = [places[n].frame for n in order]
-    lengths = {place.pack: place.pack_length for place in places}
-    return Placement(
-        release=release,
-        manifest=manifest.digest,
-        number=number,
-        pack_ids=np.frombuffer(b"".join(p.raw for p in packs), dtype=np.uint8).reshape(-1, DIGEST_BYTES),
-        pack_lengths=np.array([lengths[p] for p in packs], dtype=np.uint64),
-        frame_packs=np.array([packs[places[n].pack] for n in order], dtype=np.uint32),
-        frame_kinds=np.array([f.kind for f in frames], dtype=np.uint8),
-        frame_offsets=np.array([f.offset for f in frames], dtype=np.uint64),
-        frame_lengths=np.array([f.length for f in frames], dtype=np.uint32),
-        frame_plain_lengths=np.array([f.plain_length for f in frames], dtype=np.uint32),
-        frame_digests=np.frombuffer(b"".join(f.digest for f in frames), dtype=np.uint8).reshape(-1, DIGEST_BYTES),
-        chunk_frames=position[frame_of_chunk].astype(np.uint32),
-        chunk_offsets=chunk_offsets.astype(np.uint32),
-    )

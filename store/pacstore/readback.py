@@ -73,7 +73,7 @@ def read_back(storage: ObjectStorage, pack: Digest, report: Report, *, progress:
             for frame in table.frames():
                 try:
                     data = read_frame(file, frame.offset, frame.length, frame.digest, place=place)
-                    _check_chunks(table, frame, data, place)
+                    check_chunks(table, frame, data, place)
                 except Corrupt as error:
                     report.add(error, place)
                     bad[frame.offset] = frame.length
@@ -86,7 +86,8 @@ def read_back(storage: ObjectStorage, pack: Digest, report: Report, *, progress:
     return PackState(table, bad)
 
 
-def _check_chunks(table: Table, frame: Frame, data: bytes, place: str) -> None:
+def check_chunks(table: Table, frame: Frame, data: bytes, place: str) -> None:
+    """Raise Corrupt unless `data`, the compressed bytes of a frame of `table`, hold the chunks that it lists."""
     if frame.kind != codec.KIND_ZSTD:
         return  # Of a later version: its bytes are right, and more cannot be said here (FORMAT.md section 5.2).
     plain = memoryview(codec.decompress(frame.kind, data, frame.plain_length, place=place))

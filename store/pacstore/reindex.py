@@ -8,6 +8,7 @@ from contextlib import closing, suppress
 from pacstore.digest import Digest
 from pacstore.durable import wrapped
 from pacstore.errors import Corrupt, NotFound, PacballError
+from pacstore.ledger import marks
 from pacstore.pack import read_table
 from pacstore.progress import Progress
 from pacstore.readback import Report, read_back, total_length
@@ -23,7 +24,11 @@ def reindex(store: Store, *, progress: Progress) -> Report:
     report = Report()
     # Emptied first: a pack that another publisher recorded before that is among those listed after it.
     index = store.empty_index()
-    packs = list(store.storage.digests(ObjectKind.PACK))
+    unused = _unused(store)
+    # Of a chunk in several packs the last one counts: let that not be one that is to go, such as what was repacked.
+    packs = sorted(
+        store.storage.digests(ObjectKind.PACK), key=lambda pack: object_path(ObjectKind.PACK, pack) not in unused
+    )
     progress.begin("indexing", total_length(store.storage, packs))
     for pack in packs:
         state = read_back(store.storage, pack, report, progress=progress)
@@ -33,6 +38,14 @@ def reindex(store: Store, *, progress: Progress) -> Report:
                 store.storage.size(ObjectKind.PACK, pack)
                 index.add(state.table)
     return report
+
+
+def _unused(store: Store) -> Collection[str]:
+    """The paths of what a collection has found unused."""
+    if not store.has_ledger:
+        return ()
+    with store.ledger.reading() as connection:
+        return marks.every(connection)
 
 
 def check_index(store: Store, damaged: Collection[Digest], report: Report) -> None:

@@ -27,9 +27,9 @@ SCRIPT = Path(__file__).with_name("collector.py")
 
 
 @contextmanager
-def collector(top: Path, seed: object):
+def collector(top: Path, seed: object, *keys: Path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, str(SCRIPT), str(top / "store"), str(seed)]
+    command = [sys.executable, str(SCRIPT), str(top / "store"), str(seed), *map(str, keys)]
     with subprocess.Popen(command, stdin=-1, stdout=-1, text=True, env=environment) as process:
         yield process
         rounds, _ = process.communicate("end\n", timeout=60)
@@ -44,8 +44,8 @@ def withdraw(top: Path, name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
-def test_fear_of_deletion_publishers_beside_collections_and_all_are_killed(tmp_path, seed):
+@pytest.mark.parametrize(("seed", "repacks"), [(1, False), (2, False), (3, True)])
+def test_fear_of_deletion_publishers_beside_collections_and_all_are_killed(tmp_path, seed, repacks):
     """restic#3806, #2473, kopia#4769: what a publisher relies on is not pruned beneath it, and nobody waits for a prune."""
     chance = seeded(f"collections {seed}")
     trees = {}
@@ -59,7 +59,7 @@ def test_fear_of_deletion_publishers_beside_collections_and_all_are_killed(tmp_p
     with publisher(tmp_path) as process:
         assert process.publish(trees["Demo-1.0-x"], "Demo-1.0-x") == (["Demo-1.0-x"], 0)
         acknowledged.append("Demo-1.0-x")
-        with collector(tmp_path, seed):
+        with collector(tmp_path, seed, *([tmp_path / "keys"] if repacks else [])):
             for name in list(trees)[1:]:
                 for _ in range(2):
                     acknowledged += process.publish(trees[name], name, chance.uniform(0.02, 0.4))[0]

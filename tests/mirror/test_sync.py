@@ -231,7 +231,7 @@ def test_a_new_placement_is_followed(tmp_path, origin, upstream):
         storage.put(DocumentKind.PLACEMENT, f"{NAME}.2", data)
         changed = dataclasses.replace(entry, placement=SignedDocument.of_all([data]), placement_number=2)
         storage.link(links_of(changed))
-        origin.catalog.replace_placement(entry.release, changed.placement, 2, origin.keys, now=NOW)
+        origin.catalog.replace_placements({entry.release: (changed.placement, 2)}, origin.keys, now=NOW)
         eventually(lambda: told(mirror, NAME)["placement"] == 2)
         assert (where / "public/holdings" / NAME).read_bytes() != before
         assert states(mirror) == {NAME: "complete", NEXT: "complete"}

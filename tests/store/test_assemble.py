@@ -14,7 +14,7 @@ from pacstore.index import ChunkIndex
 from pacstore.ingest import ingest
 from pacstore.manifest import Manifest
 from pacstore.placement import Placement
-from pacstore.publish import make_placement
+from pacstore.placing import make_placement
 from pacstore.release import Release
 from pacstore.storage import ObjectKind
 from tests.store.releases import NAME, OPTIONS, Notes, make_tree, originals

@@ -338,7 +338,7 @@ def test_a_state_that_was_replaced_meanwhile_is_given_up_for_the_newer_one(pair,
             data = (origin.store.public / old).read_bytes()
             entry = origin.entry(NEXT)
             origin.store.storage.create(DocumentKind.PLACEMENT, f"{NEXT}.2", data)
-            origin.catalog.replace_placement(entry.release, entry.placement, 2, origin.keys, now=NOW)
+            origin.catalog.replace_placements({entry.release: (entry.placement, 2)}, origin.keys, now=NOW)
             (origin.store.public / old).unlink()
 
     done = pair.back_up(progress=Notes(repack))

@@ -292,9 +292,8 @@ def test_an_unmodified_client_of_tuf_follows_the_repository(world, tmp_path):
         updater = Updater(
             str(tmp_path / "tuf"), "http://mirror/catalog/", fetcher=Plain(), bootstrap=world.catalog.root_bytes
         )
-        world.catalog.replace_placement(
-            Release.parse(RELEASE), entry(number=n + 2).placement, n + 2, world.keys, now=4_000_000_000.0
-        )
+        later = {Release.parse(RELEASE): (entry(number=n + 2).placement, n + 2)}
+        world.catalog.replace_placements(later, world.keys, now=4_000_000_000.0)
         updater.refresh()
         target = updater.get_targetinfo(f"releases/AtlasOffline/{RELEASE}/placement")
         assert target.custom == {"digest": entry(number=n + 2).placement.digest.hex, "number": n + 2}

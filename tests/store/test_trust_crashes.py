@@ -72,7 +72,7 @@ DEEDS = {
     "withdraw": Deed(lambda catalog, ring: catalog.withdraw(NAME, Withdrawal(int(NOW), "bad"), ring, now=NOW)),
     "attach": Deed(lambda catalog, ring: catalog.attach(NAME, document("provenance"), ring, now=NOW)),
     "keep": Deed(lambda catalog, ring: catalog.keep("AtlasOffline", Retain(days=9), ring, now=NOW)),
-    "replace": Deed(lambda catalog, ring: catalog.replace_placement(NAME, document("second"), 2, ring, now=NOW)),
+    "replace": Deed(lambda catalog, ring: catalog.replace_placements({NAME: (document("second"), 2)}, ring, now=NOW)),
     "renew": Deed(lambda catalog, ring: catalog.renew(["root", "targets", LINE], ring, now=NOW + 9)),
     "submit": Deed(submit, adds="AtlasOffline-18-any"),
     "try to submit": Deed(try_to_submit, adds="AtlasOffline-18-any"),

@@ -153,16 +153,16 @@ def test_thresholds_that_the_keys_cannot_meet_are_refused_before_anything_is_wri
 def test_a_placement_is_replaced_with_the_online_key_alone(world):
     world.lose("root", "targets", "line-AtlasOffline")
     name = Release.parse(RELEASE)
-    assert world.catalog.replace_placement(name, document("second"), 2, world.keys, now=NOW)
-    assert not world.catalog.replace_placement(name, document("second"), 2, world.keys, now=NOW)
+    assert world.catalog.replace_placements({name: (document("second"), 2)}, world.keys, now=NOW)
+    assert not world.catalog.replace_placements({name: (document("second"), 2)}, world.keys, now=NOW)
     expected = dataclasses.replace(entry(), placement=document("second"), placement_number=2)
     assert world.catalog.release(name) == expected
     assert world.open().release(name) == expected
     for number in (1, 2):
         with pytest.raises(Refused, match="higher"):
-            world.catalog.replace_placement(name, document("third"), number, world.keys, now=NOW)
+            world.catalog.replace_placements({name: (document("third"), number)}, world.keys, now=NOW)
     with pytest.raises(Refused, match="not in the catalog"):
-        world.catalog.replace_placement(Release.parse(OTHER), document("x"), 2, world.keys, now=NOW)
+        world.catalog.replace_placements({Release.parse(OTHER): (document("x"), 2)}, world.keys, now=NOW)
 
 
 def test_refresh_prolongs_what_the_online_key_signs(world):
@@ -311,7 +311,7 @@ def test_other_changes_at_once_lose_nothing_either(tmp_path, after):
     name = Release.parse(RELEASE)
     changes = {
         "refresh": lambda catalog, keys: catalog.refresh(keys, now=NOW + DAY),
-        "replace": lambda catalog, keys: catalog.replace_placement(name, document("second"), 2, keys, now=NOW),
+        "replace": lambda catalog, keys: catalog.replace_placements({name: (document("second"), 2)}, keys, now=NOW),
     }
     for change, calls in (("refresh", 2), ("replace", 4)):
         for n in range(calls):

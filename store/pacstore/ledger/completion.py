@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pacstore.errors import Corrupt
+from pacstore.errors import Corrupt, NotFound
 from pacstore.holding import packs_of, put_holdings, verify_whole
 from pacstore.ledger import packs, releases
 from pacstore.ledger.packs import PackState
+from pacstore.limits import LIMITS
 from pacstore.storage import DocumentKind, ObjectKind, object_path
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
+
     from pacstore.digest import Digest
     from pacstore.ledger.database import Ledger
     from pacstore.release import Release
@@ -40,15 +43,34 @@ def record_complete(
     Raises Corrupt if one of them is known to be damaged.
     """
     with ledger.writing() as connection:
-        releases.want(connection, entry.release, now=now)
-        releases.need(connection, entry.release, needed, only=True)
-        packs.adopt(connection, needed, now=now)
-        lost = releases.missing(connection, entry.release)
-        if lost:
-            place = object_path(ObjectKind.PACK, min(lost))
-            raise Corrupt("is known to be damaged", place=place, hint="run: pacball store check --repair")
-        releases.set_complete(connection, entry.release, placement_number=entry.placement_number, now=now)
-        put_holdings(storage, entry)
+        _record(connection, storage, entry, needed, now)
+
+
+def record_moved(
+    ledger: Ledger, storage: DocumentStorage, entry: CatalogRelease, needed: Mapping[Digest, int], *, now: float
+) -> bool:
+    """Like `record_complete`, of a release that has got another placement; false if it is held no longer, and stays so."""
+    with ledger.writing() as connection:
+        try:
+            storage.get(DocumentKind.HOLDINGS, str(entry.release), limit=LIMITS.holdings_bytes)
+        except NotFound:
+            return False
+        _record(connection, storage, entry, needed, now)
+    return True
+
+
+def _record(
+    connection: sa.Connection, storage: DocumentStorage, entry: CatalogRelease, needed: Mapping[Digest, int], now: float
+) -> None:
+    releases.want(connection, entry.release, now=now)
+    releases.need(connection, entry.release, needed, only=True)
+    packs.adopt(connection, needed, now=now)
+    lost = releases.missing(connection, entry.release)
+    if lost:
+        place = object_path(ObjectKind.PACK, min(lost))
+        raise Corrupt("is known to be damaged", place=place, hint="run: pacball store check --repair")
+    releases.set_complete(connection, entry.release, placement_number=entry.placement_number, now=now)
+    put_holdings(storage, entry)
 
 
 def withdraw(ledger: Ledger, storage: DocumentStorage, release: Release, *, reason: str, now: float) -> None:

@@ -85,7 +85,7 @@ class References:
     """What is referred to. `packs`; `paths` of everything else, below the docroot; `unreadable`: why packs cannot be judged.
 
     `releases`: how many are kept; `dropped`: those of the catalog that are not, as they were withdrawn or have lapsed, and are
-    not offered any more.
+    not offered any more. `kept` are the former themselves, as the catalog has them now; `waiting` those that wait for signatures.
     """
 
     packs: PackSet = field(default_factory=PackSet)
@@ -93,6 +93,8 @@ class References:
     unreadable: dict[str, PacballError] = field(default_factory=dict)
     releases: int = 0
     dropped: set[Release] = field(default_factory=set)
+    kept: list[CatalogRelease] = field(default_factory=list)
+    waiting: list[CatalogRelease] = field(default_factory=list)
 
     def has(self, path: str) -> bool:
         """Whether the object, document or link at `path` is referred to. Packs that cannot be judged are."""
@@ -133,17 +135,20 @@ class ReferenceReader:
     def _read_all(self, held: frozenset[str], pins: frozenset[str], now: float) -> None:
         head = load_head(self._store.storage)
         releases = [entry for project in head.projects() for entry in head.releases(project)]
-        waiting = Catalog.open(self._store.storage, self._store.drafts).waiting_releases()
+        known = {entry.release: entry.documents() for entry in releases}
+        # All releases of a line of which something waits are among these; one that was dropped is not needed for that.
+        proposed = Catalog.open(self._store.storage, self._store.drafts).waiting_releases()
+        waiting = [entry for entry in proposed if known.get(entry.release) != entry.documents()]
         kept = list(self._kept(releases, held | pins, now))
         self.found.unreadable.clear()
-        self.found.releases = len(kept)
+        self.found.releases, self.found.kept, self.found.waiting = len(kept), kept, waiting
         self.found.dropped = {entry.release for entry in releases} - {entry.release for entry in kept}
         self._add_catalog(head)
         for entry in [*kept, *waiting]:
             self._add_release(entry)
-        known = {entry.release: entry for entry in kept}
+        held_as = {entry.release: entry for entry in kept}
         for name in held:
-            self._add_holdings(name, known)
+            self._add_holdings(name, held_as)
         for name in pins:
             with suppress(Refused):
                 self.found.packs.add_one(Digest.parse(name))

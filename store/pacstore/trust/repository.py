@@ -28,7 +28,7 @@ from pacstore.trust.rebase import rebase
 from pacstore.trust.status import CatalogStatus, status_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from securesystemslib.signer import Key
 
@@ -194,13 +194,26 @@ class Catalog:
 
         return self._change(edit, ring, now=now)
 
-    def replace_placement(
-        self, name: Release, placement: SignedDocument, number: int, ring: KeyRing, *, now: float
+    def check_online(self, ring: KeyRing) -> None:
+        """Raise Refused unless `replace_placements` finds its keys here, before anybody reads gigabytes for nothing."""
+        authority = self._draft().before
+        signers = ring.signers(authority.online_keyids())
+        if not authority.can_sign(Timestamp.type, signers):
+            raise lacking(Timestamp.type, signers, authority)
+
+    def replace_placements(
+        self, placements: Mapping[Release, tuple[SignedDocument, int]], ring: KeyRing, *, now: float
     ) -> bool:
-        """Bind a release to a later placement, with the online key. False if it is bound to that one already."""
-        return self._change(
-            lambda draft: lines.replace_placement(draft, name, placement, number), ring, now=now
-        ).changed
+        """Bind releases to later placements, with their numbers, all at once, with the online key.
+
+        False if each is bound to that one already. Raises Refused for an unknown release, or a number that is not higher.
+        """
+
+        def edit(draft: Draft) -> bool:
+            changed = [lines.replace_placement(draft, name, *later) for name, later in placements.items()]
+            return any(changed)
+
+        return self._change(edit, ring, now=now).changed
 
     def withdraw(self, name: Release, withdrawal: Withdrawal, ring: KeyRing, *, now: float) -> Outcome:
         """Mark a release as withdrawn; its name stays bound."""
