@@ -78,11 +78,12 @@ class Documents(Service):
         if path.startswith(HOLDINGS):
             self._refuse_by_hour(path)
             data = await self._statements.get(path)
-            return _in_memory(io.BytesIO(data), data, public)
+            return _in_memory(io.BytesIO(data), len(data), Digest.of(data), public)
         named = await self._named(path)
         unkept = await self._bring(named, is_trusted=True)
         if unkept is not None:
-            return _in_memory(self._unkept.open(named.path, unkept), unkept, public)
+            digest = await start_thread(lambda: Digest.of(unkept), name="pacball-hash")
+            return _in_memory(self._unkept.open(named.path, unkept), len(unkept), digest, public)
         return await start_thread(lambda: self._open_kept(public, named), name="pacball-open")
 
     async def fetch(self, entry: CatalogRelease) -> None:
@@ -253,8 +254,8 @@ class Documents(Service):
             store.storage.link(links)
 
 
-def _in_memory(file: BinaryIO, data: bytes, public: PublicFile) -> OpenFile:
-    return OpenFile(file, len(data), f'"b3-{public.etag_id or Digest.of(data).hex}"', public)
+def _in_memory(file: BinaryIO, length: int, digest: Digest, public: PublicFile) -> OpenFile:
+    return OpenFile(file, length, f'"b3-{digest.hex}"', public)
 
 
 def _number(path: str) -> int:

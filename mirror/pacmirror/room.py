@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -18,15 +19,25 @@ class Room:
         self._count = count
         self._taken_bytes = 0
         self._taken = 0
+        self._line: deque[object] = deque()
         self._freed = asyncio.Condition()
 
     @asynccontextmanager
     async def take(self, length: int) -> AsyncIterator[None]:
-        """Wait until there is room for `length` bytes; it is free again at the end of the context."""
+        """Wait until there is room for `length` bytes; it is free again at the end of the context.
+
+        Who came first is first, since otherwise much would never find room beside little.
+        """
+        place = object()
         async with self._freed:
-            await self._freed.wait_for(lambda: self._has_room(length))
-            self._taken += 1
-            self._taken_bytes += length
+            self._line.append(place)
+            try:
+                await self._freed.wait_for(lambda: self._line[0] is place and self._has_room(length))
+                self._taken += 1
+                self._taken_bytes += length
+            finally:
+                self._line.remove(place)
+                self._freed.notify_all()
         try:
             yield
         finally:
