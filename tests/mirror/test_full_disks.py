@@ -188,6 +188,21 @@ def test_nothing_is_fetched_that_nobody_waits_for_while_the_disk_is_full(tmp_pat
     assert origin.bytes_sent < 64 * 1024 + 4 * 30_000
 
 
+def test_what_was_wanted_before_an_hour_at_which_nothing_is_fetched_comes_all_the_same(tmp_path):
+    async def work():
+        async with filling(tmp_path, origin, ahead_frames=2) as (filler, disk, _):
+            disk.full = "begin"
+            async with filler.filling(PACK.id) as one:
+                filler.ask(one, range(40))
+                await filler.wait(one, 0, urgent=True)
+                await until(lambda: not filler.status()["under_way"])
+                filler._upstream.is_closed = True
+                await filler.wait(one, 20, urgent=True)
+
+    with serving(FILES) as origin:
+        run(work)
+
+
 @pytest.mark.parametrize("step", ["begin", "write"])
 def test_what_is_in_memory_is_kept_as_soon_as_there_is_room(tmp_path, step):
     async def work():

@@ -142,6 +142,8 @@ class Filler(Service):
     def want(self, filling: Filling, numbers: Iterable[int], *, urgent: bool) -> bool:
         """Let these frames come, whoever waits for them; whether others want any of them already."""
         if self._health.refusal(filling.pack) is not None:
+            # What was wanted before still comes, if somebody waits for it now.
+            self._begin_work(filling)
             return False
         joined = filling.want(numbers, urgent=urgent)
         self._begin_work(filling)
@@ -150,7 +152,8 @@ class Filler(Service):
     def ask(self, filling: Filling, frames: range) -> None:
         """A client wants these frames, now."""
         self.changes.used[filling.pack] = self._wall_clock()
-        if self._passing.held_bytes and self._is_kept(filling) and self._health.may_write():
+        if self._passing.held_bytes and not filling.is_saved and self._is_kept(filling) and self._health.may_write():
+            filling.is_saved = True
             self._tasks.begin(self._save(filling))
         if all(filling.is_on_disk(number) for number in frames):
             self.figures.hits += 1
@@ -289,6 +292,12 @@ class Filler(Service):
 
     async def _save(self, filling: Filling) -> None:
         """Write what is in memory of this pack, since there may be room for it again."""
+        try:
+            await self._save_held(filling)
+        finally:
+            filling.is_saved = False
+
+    async def _save_held(self, filling: Filling) -> None:
         held = {
             number: data for number in range(len(filling.frames)) if (data := filling.in_memory(number)) is not None
         }

@@ -54,6 +54,8 @@ class Filling:
         """Jobs that may: few at first, so that the first frame does not share the line with the rest."""
         self.whole: asyncio.Task[None] | None = None
         """Makes the pack public, once every frame is on disk."""
+        self.is_saved = False
+        """What is in memory of it is being written to the disk."""
         self.is_over = False
         """It is public, or was given up: nothing is to be asked of it any more."""
         self._passing = passing
