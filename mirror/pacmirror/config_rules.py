@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,6 +105,6 @@ def is_local(host: str) -> bool:
 
 
 def _check_seed(seed: Path) -> None:
-    if not (seed / "public").is_dir() and not (seed / "packs").is_dir():
-        hint = "name the directory of a store, or of its public part"
-        raise Refused("is no store, or cannot be read", place=f"upstream.seeds: {seed}", hint=hint)
+    if not seed.is_dir() or not os.access(seed, os.R_OK | os.X_OK):
+        hint = "name the directory of a store, or the root of an installation"
+        raise Refused("is no directory, or cannot be read", place=f"upstream.seeds: {seed}", hint=hint)

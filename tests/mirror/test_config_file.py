@@ -239,7 +239,7 @@ def test_tokens_may_come_from_this_machine_or_behind_tls(file, listen):
     [
         ("tokens = {'https://a.example.org' = 'token'}", "other users may read"),
         ("ca_file = 'none.pem'", "none.pem"),
-        ("seeds = ['none']", "upstream.seeds: .*none: is no store"),
+        ("seeds = ['none']", "upstream.seeds: .*none: is no directory, or cannot be read"),
         ("proxy = {https = 'socks5://x'}", "names no http or https proxy"),
     ],
 )
