@@ -14,8 +14,8 @@ from pacmirror.config import Network
 
 REQUEST_ID = web.RequestKey("REQUEST_ID", str)
 SERVED = web.RequestKey("SERVED", str)
-"""One word for logs and metrics, which a handler sets: `held` where nothing is said; of a mirror also
-`partial` for packs of which a part is held, and `fetched` where an upstream was waited for."""
+"""One word for logs and metrics, which a handler sets: `held` where nothing is said; of a mirror also `partial` for packs of
+which a part is held, and `fetched` where an upstream was waited for. What it says of errors does not count."""
 SENT = web.RequestKey("SENT", int)
 """Bytes of the body that went out; a handler that sends piece by piece counts them (`add_sent`)."""
 REQUEST_ID_HEADER = "X-Request-Id"

@@ -28,6 +28,7 @@ _BUCKETS = (0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)
 _KINDS = frozenset(
     {"packs", "manifests", "attributes", "provenance", "placements", "releases", "holdings", "catalog", "v1", "metrics"}
 )
+_NO_FILES = frozenset({"v1", "metrics", "other"})
 
 
 class Traffic(Service):
@@ -102,13 +103,13 @@ def make_request_log(config: Config, traffic: Traffic) -> type[AbstractAccessLog
 
     class RequestLog(AbstractAccessLogger):
         def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
-            served = request.get(SERVED, "held")
             kind = _kind(request.path)
+            served = _served(request, response, kind)
             sent_bytes = _sent_bytes(request, response)
             traffic.count(kind, response.status, served=served, sent_bytes=sent_bytes, seconds=time)
             if config.log.requests and _log.isEnabledFor(logging.INFO):
                 client = client_address(request, config.access.trusted_proxies)
-                _log_request(request, response, client=client, sent_bytes=sent_bytes, seconds=time)
+                _log_request(request, response, client=client, served=served, sent_bytes=sent_bytes, seconds=time)
 
     return RequestLog
 
@@ -116,6 +117,12 @@ def make_request_log(config: Config, traffic: Traffic) -> type[AbstractAccessLog
 def _kind(path: str) -> str:
     first = path[1:].partition("/")[0]
     return first if first in _KINDS else "other"
+
+
+def _served(request: web.BaseRequest, response: web.StreamResponse, kind: str) -> str:
+    if kind in _NO_FILES or response.status >= 400:
+        return "other"
+    return request.get(SERVED, "held")
 
 
 def _sent_bytes(request: web.BaseRequest, response: web.StreamResponse) -> int:
@@ -126,9 +133,8 @@ def _sent_bytes(request: web.BaseRequest, response: web.StreamResponse) -> int:
 
 
 def _log_request(
-    request: web.BaseRequest, response: web.StreamResponse, *, client: str, sent_bytes: int, seconds: float
+    request: web.BaseRequest, response: web.StreamResponse, *, client: str, served: str, sent_bytes: int, seconds: float
 ) -> None:
-    served = request.get(SERVED, "held")
     fields = {
         "request_id": request.get(REQUEST_ID, ""),
         "client": client,

@@ -128,6 +128,8 @@ def test_what_clients_get_is_counted(store):
     assert metrics['pacball_requests_total{kind="packs",status="2xx"}'] == 2
     assert metrics['pacball_requests_total{kind="other",status="4xx"}'] == 2
     assert metrics['pacball_sent_bytes_total{kind="packs",served="held"}'] == len(PACK) + 1000
+    assert not [name for name in metrics if 'served="held"' in name and 'kind="packs"' not in name]
+    assert metrics['pacball_sent_bytes_total{kind="other",served="other"}'] > 100
     assert metrics["pacball_request_seconds_count"] == metrics['pacball_request_seconds_bucket{le="+Inf"}'] == 4
     assert metrics["pacball_connections"] == 1
     assert (status["answered"], status["failed"], status["connections"]) == (5, 0, 1)
