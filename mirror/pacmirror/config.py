@@ -27,7 +27,7 @@ class UpstreamConfig:
     """Where a mirror gets what it does not hold; with no `urls` this daemon is an origin.
 
     `urls` are the upstreams, in the order of preference where all are alike; `peers`: other mirrors, asked for packs beside
-    them; `seeds`: local directories of stores, from which damage may be repaired. `rate_bytes_per_second`: received of all
+    them; `seeds`: local stores and installations, from which damage may be repaired. `rate_bytes_per_second`: received of all
     together at the hours that `hours` leaves out; None is without a limit. `tokens`: the file of the token for each base URL.
     """
 

@@ -101,6 +101,9 @@ class Team(Generic[Job, Question, Answer, Result]):
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> Self:
+        # Where whoever started this one has it ignored, nobody is told how a process ended, nor when its number is another's.
+        if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         try:
             for _ in range(self._count):
                 self._workers.append(self._fork())

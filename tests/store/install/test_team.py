@@ -235,3 +235,14 @@ def test_who_has_threads_may_not_fork():
     finally:
         end.set()
         thread.join()
+
+
+def squares_without_news():
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    return squares(2)
+
+
+def test_who_was_started_with_the_ends_of_processes_ignored_has_a_team_as_well():
+    results, _, done, gone = alone(squares_without_news)
+    assert results == [n * n for n in range(100)]
+    assert (done, gone) == (sum(range(100)), True)

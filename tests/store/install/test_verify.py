@@ -503,3 +503,12 @@ def test_of_what_pacball_did_not_install(root, top):
     (root / "releases/Other-1-any").mkdir()
     with pytest.raises(NotFound, match="was not installed by pacball"):
         verify(root, [Release.parse("Other-1-any")], Notes())
+
+
+def test_a_file_that_grows_without_end_is_not_read_for_ever(tmp_path):
+    file = tmp_path / "file"
+    with file.open("wb") as opened:
+        opened.truncate(1 << 40)
+    with file.open("rb") as opened:
+        found = digest_of(opened.fileno(), 64 << 20, memoryview(bytearray(1 << 18)))
+    assert found != blake3(bytes(64 << 20)).digest()

@@ -26,7 +26,7 @@ def digest_of(descriptor: int, size: int, buffer: memoryview) -> bytes:
     Memory maps would be no quicker, and a file that is cut short or cannot be read would end the process. Raises OSError.
     """
     if size >= _LARGE_BYTES:
-        return _digest_of_large(descriptor)
+        return _digest_of_large(descriptor, size)
     hasher = blake3()
     done = 0
     while done < size and (count := os.readv(descriptor, [buffer])):
@@ -35,7 +35,7 @@ def digest_of(descriptor: int, size: int, buffer: memoryview) -> bytes:
     return hasher.digest()
 
 
-def _digest_of_large(descriptor: int) -> bytes:
+def _digest_of_large(descriptor: int, size: int) -> bytes:
     free: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
     full: queue.SimpleQueue[tuple[memoryview, int] | OSError] = queue.SimpleQueue()
     for _ in range(_PIECES):
@@ -54,16 +54,20 @@ def _digest_of_large(descriptor: int) -> bytes:
     reader = threading.Thread(target=read, name="reading", daemon=True)
     reader.start()
     hasher = blake3()
+    done = 0
     try:
-        while True:
+        # What has become longer is another file already; it may have no end.
+        while done <= size:
             found = full.get()
             if isinstance(found, OSError):
                 raise found
             piece, count = found
             if not count:
-                return hasher.digest()
+                break
             hasher.update(piece[:count])
+            done += count
             free.put(piece)
+        return hasher.digest()
     finally:
         free.put(None)
         reader.join()
