@@ -47,11 +47,19 @@ app = typer.Typer(
 
 def run() -> None:
     """The entry point of the command."""
+    _open_standard_files()
     _tune_process()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names of files have characters that not every terminal has.
         sys.stdout.reconfigure(errors="backslashreplace")
     app()
+
+
+def _open_standard_files() -> None:
+    """Those that whoever started us has closed lead nowhere; otherwise the next file that is opened would get their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - as long as the process
 
 
 def _tune_process() -> None:

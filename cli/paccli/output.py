@@ -130,21 +130,25 @@ def reporting(*, as_json: bool, progress: ProgressMode = ProgressMode.AUTO) -> I
 
 def fail(output: Output, error: PacballError) -> None:
     """Print `error` and exit with its code."""
-    print(f"pacball: {error}", file=sys.stderr)
+    try:
+        print(f"pacball: {error}", file=sys.stderr)
+    except OSError:  # the code is all that can be told
+        discard(sys.stderr)
     _end_with(output, exits.kind_name(error), error, exits.exit_code(error))
 
 
 def _end_with(output: Output, kind: str, error: PacballError, code: int) -> None:
-    with outliving_reader(sys.stdout):
-        output.error(
-            {
-                "error": kind,
-                "message": printable(error.message),
-                "place": printable(error.place),
-                "hint": printable(error.hint),
-                "exit_code": code,
-            }
-        )
+    values = {
+        "error": kind,
+        "message": printable(error.message),
+        "place": printable(error.place),
+        "hint": printable(error.hint),
+        "exit_code": code,
+    }
+    try:
+        output.error(values)
+    except OSError:  # nobody reads it any more, or the disk to which it goes is full; people were told already
+        discard(sys.stdout)
     raise SystemExit(code) from None
 
 

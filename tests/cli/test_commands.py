@@ -358,6 +358,21 @@ def test_a_name_that_is_no_text_is_shown_safely(pacball, tmp_path):
     assert "\x1b" not in result.output
 
 
+@pytest.mark.parametrize(
+    ("words", "into", "code"),
+    [("--json", ">/dev/full", 6), ("", ">/dev/full", 6), ("", ">&-", 0), ("", "<&- >&- 2>&-", 0)],
+)
+def test_output_that_goes_nowhere_is_no_fault(store, words, into, code):
+    """Of a full disk, or of a supervisor that closes what it does not read."""
+    program = "from paccli.main import run; run()"
+    paths = os.pathsep.join(path for path in sys.path if path)
+    line = f'"{sys.executable}" -c "{program}" list --from "{store}" {words} {into}'
+    done = subprocess.run(
+        ["/bin/sh", "-c", line], env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+
+
 def test_a_reader_that_goes_away_is_no_error(pacball, store):
     command = f"'{sys.executable}' -c 'from paccli.main import run; run()' list --from '{store}' | true; echo ${{PIPESTATUS[0]}}"
     paths = os.pathsep.join(path for path in sys.path if path)
