@@ -122,7 +122,7 @@ def _kind(path: str) -> str:
 def _served(request: web.BaseRequest, response: web.StreamResponse, kind: str) -> str:
     if kind in _NO_FILES or response.status >= 400:
         return "other"
-    return request.get(SERVED, "held")
+    return str(request.get(SERVED, "held"))
 
 
 def _sent_bytes(request: web.BaseRequest, response: web.StreamResponse) -> int:
