@@ -77,12 +77,11 @@ def missing_packs(storage: Storage, entry: CatalogRelease) -> dict[Digest, int]:
 
 
 def _missing(storage: Storage, placement: Placement) -> dict[Digest, int]:
-    missing = {}
-    for pack, length in packs_of(placement).items():
-        try:
-            found = storage.size(ObjectKind.PACK, pack)
-        except NotFound:
-            found = -1
-        if found != length:
-            missing[pack] = length
-    return missing
+    return {pack: length for pack, length in packs_of(placement).items() if not has_pack(storage, pack, length)}
+
+
+def has_pack(storage: Storage, pack: Digest, length: int) -> bool:
+    """Whether a pack is here in this length. Raises Unavailable if that cannot be known."""
+    with suppress(NotFound):
+        return storage.size(ObjectKind.PACK, pack) == length
+    return False

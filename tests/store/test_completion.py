@@ -6,12 +6,13 @@ import pytest
 
 from pacstore.check import catalog_releases
 from pacstore.errors import Corrupt, NotFound, Unavailable
-from pacstore.holding import is_held
+from pacstore.holding import is_held, packs_of, verify_whole
 from pacstore.ledger import packs, releases
-from pacstore.ledger.completion import complete, drop, spoil, withdraw
+from pacstore.ledger.completion import complete, drop, record_complete, spoil, withdraw
 from pacstore.ledger.packs import KeptFor, PackState
 from pacstore.ledger.reconciling import NO_HOLDINGS, reconcile
 from pacstore.ledger.releases import ReleaseState
+from pacstore.partial import PartialPacks
 from pacstore.storage import DocumentKind, ObjectKind, object_path
 from tests.contract.faulty import FaultyStorage
 from tests.store.releases import NAME, NEXT, NOW
@@ -93,6 +94,25 @@ def test_damage_takes_back_what_was_said_of_every_release_that_needs_the_pack(pu
         packs.record(connection, shared, length=row.length, held_bytes=row.length, state=PackState.WHOLE, now=NOW)
     complete(store.ledger, store.storage, old, now=NOW)
     assert is_held(store.storage, old)
+
+
+def test_a_pack_that_is_withdrawn_while_its_release_is_verified_makes_it_not_complete(published):
+    """cvmfs#2887: one bad chunk, and the replica said that it has everything."""
+    store, old, _ = published
+    withdraw(store.ledger, store.storage, old.release, reason="looked at again", now=NOW)
+    verified = packs_of(verify_whole(store.storage, old))
+    bad, length = min(verified.items())
+    with store.ledger.writing() as connection:
+        packs.set_state(connection, bad, PackState.DAMAGED)
+    PartialPacks(store.private, store.storage).demote(bad)
+    with store.ledger.writing() as connection:
+        packs.record(connection, bad, length=length, held_bytes=length - 1, state=PackState.PARTIAL, now=NOW)
+    with pytest.raises(NotFound, match=bad.hex):
+        record_complete(store.ledger, store.storage, old, verified, now=NOW)
+    assert state_of(store, old).state is ReleaseState.PARTIAL
+    assert not is_held(store.storage, old)
+    with store.ledger.reading() as connection:
+        assert packs.find(connection, bad).state is PackState.PARTIAL
 
 
 def test_complete_is_not_said_where_the_holdings_cannot_be_written(published):

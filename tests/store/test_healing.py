@@ -215,6 +215,18 @@ def test_complete_in_the_ledger_is_cleared_and_set_again(store, sound):
         assert ledger_packs.find(connection, Digest.parse(path[-64:])).state is PackState.WHOLE
 
 
+def test_a_release_that_leaves_later_is_healed_and_leaves_when_it_was_to(store, sound):
+    old = catalog_releases(store)[0]
+    with store.ledger.writing() as connection:
+        releases.let_go(connection, old.release, at=NOW + 100)
+    flip(store.public / packs(store)[0], 9)
+    heal(store, sources=[sound])
+    assert held(store) == [NAME, NEXT]
+    with store.ledger.reading() as connection:
+        row = releases.find(connection, old.release)
+    assert (row.state, row.leaves_at) == ("complete", NOW + 100)
+
+
 def test_what_nobody_has_is_withdrawn_listed_and_its_good_frames_are_kept(store):
     path = max(packs(store), key=lambda path: len(frames(store, path)))
     begin, end = frames(store, path)[1]

@@ -9,6 +9,7 @@ import pytest
 
 from pacstore.backends.memory import MemoryStorage
 from pacstore.ledger import Ledger, releases, roster, subscriptions
+from pacstore.ledger.completion import withdraw
 from pacstore.ledger.releases import ReleaseState
 from pacstore.release import Release
 from pacstore.storage import DocumentKind
@@ -61,6 +62,9 @@ class Mirror:
                 releases.set_complete(connection, one.release, placement_number=one.placement_number, now=self.now)
                 self.storage.put(DocumentKind.HOLDINGS, str(one.release), b"{}")
         return [str(one.release) for one in due]
+
+    def damage(self, name):
+        withdraw(self.ledger, self.storage, Release.parse(name), reason="damaged", now=self.now)
 
     def held(self):
         return list(self.storage.names(DocumentKind.HOLDINGS))
@@ -152,6 +156,23 @@ def test_what_never_was_complete_goes_at_once(mirror):
     mirror.unsubscribe("Demo-*")
     assert mirror.update().dropped == (Release.parse("Demo-1-x"),)
     assert mirror.row("Demo-1-x") is None
+
+
+def test_what_was_complete_and_is_damaged_has_the_grace_time_too(mirror):
+    """A moment of damage must not cost what a moment of doubt about a subscription does not."""
+    mirror.publish("Demo-1-x", "Demo-2-x")
+    mirror.subscribe("Demo-*")
+    mirror.sync()
+    mirror.damage("Demo-1-x")
+    mirror.unsubscribe("Demo-*")
+    assert mirror.update().dropped == ()
+    mirror.damage("Demo-2-x")
+    mirror.now += GRACE - 1
+    assert mirror.update().dropped == ()
+    with mirror.ledger.reading() as connection:
+        assert releases.behind_since(connection) is None, "nobody waits for what leaves"
+    mirror.now += 1
+    assert [str(one) for one in mirror.update().dropped] == ["Demo-1-x", "Demo-2-x"]
 
 
 def test_what_the_line_lets_lapse_is_not_kept(mirror):

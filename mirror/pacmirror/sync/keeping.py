@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pacmirror.sync.standing import Standing
 from pacstore.documents import read_manifest, read_placement
 from pacstore.errors import Corrupt, NotFound, PacballError, TooLarge, Unavailable, printable
-from pacstore.holding import packs_of
+from pacstore.holding import has_pack, packs_of
 from pacstore.housekeeping import retention_rules
 from pacstore.ledger import packs, releases, roster, subscriptions
 from pacstore.ledger.completion import complete, withdraw
 from pacstore.ledger.reconciling import Reconciled, reconcile
 from pacstore.ledger.releases import ReleaseRow, ReleaseState
 from pacstore.links import links_of
-from pacstore.storage import ObjectKind
 
 if TYPE_CHECKING:
     from pacmirror.limits import SyncLimits
@@ -108,7 +106,7 @@ class Keeping:
         missing: dict[Digest, int] = {}
         here: dict[Digest, int] = {}
         for pack, length in needed.items():
-            (here if self._has(pack, length) else missing)[pack] = length
+            (here if has_pack(storage, pack, length) else missing)[pack] = length
         with self.store.ledger.writing() as connection:
             releases.need(connection, entry.release, needed)
             packs.adopt(connection, here, now=self._clock())
@@ -157,11 +155,6 @@ class Keeping:
         with self.store.unswept():
             self.store.storage.link(links_of(entry))
             complete(self.store.ledger, self.store.storage, entry, now=self._clock())
-
-    def _has(self, pack: Digest, length: int) -> bool:
-        with suppress(NotFound):
-            return self.store.storage.size(ObjectKind.PACK, pack) == length
-        return False
 
     def _pause(self, failures: int, *, is_passing: bool) -> float:
         limits = self._limits

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pacstore.errors import Corrupt, NotFound
-from pacstore.holding import packs_of, put_holdings, verify_whole
+from pacstore.holding import has_pack, packs_of, put_holdings, verify_whole
 from pacstore.ledger import packs, releases
 from pacstore.ledger.packs import PackState
 from pacstore.limits import LIMITS
@@ -36,18 +36,18 @@ def complete(ledger: Ledger, storage: Storage, entry: CatalogRelease, *, now: fl
 
 
 def record_complete(
-    ledger: Ledger, storage: DocumentStorage, entry: CatalogRelease, needed: Mapping[Digest, int], *, now: float
+    ledger: Ledger, storage: Storage, entry: CatalogRelease, needed: Mapping[Digest, int], *, now: float
 ) -> None:
     """Like `complete`, for who has verified it just now: `needed` are its packs, with their lengths.
 
-    Raises Corrupt if one of them is known to be damaged.
+    Raises Corrupt if one of them is known to be damaged, NotFound if one has gone since it was looked at.
     """
     with ledger.writing() as connection:
         _record(connection, storage, entry, needed, now)
 
 
 def record_moved(
-    ledger: Ledger, storage: DocumentStorage, entry: CatalogRelease, needed: Mapping[Digest, int], *, now: float
+    ledger: Ledger, storage: Storage, entry: CatalogRelease, needed: Mapping[Digest, int], *, now: float
 ) -> bool:
     """Like `record_complete`, of a release that has got another placement; false if it is held no longer, and stays so."""
     with ledger.writing() as connection:
@@ -60,15 +60,21 @@ def record_moved(
 
 
 def _record(
-    connection: sa.Connection, storage: DocumentStorage, entry: CatalogRelease, needed: Mapping[Digest, int], now: float
+    connection: sa.Connection, storage: Storage, entry: CatalogRelease, needed: Mapping[Digest, int], now: float
 ) -> None:
     releases.want(connection, entry.release, now=now)
     releases.need(connection, entry.release, needed, only=True)
-    packs.adopt(connection, needed, now=now)
+    # To verify takes long: meanwhile, one may have been found damaged, withdrawn, and be fetched anew.
+    unknown = releases.missing(connection, entry.release)
+    here = {pack: needed[pack] for pack in unknown if has_pack(storage, pack, needed[pack])}
+    packs.adopt(connection, here, now=now)
     lost = releases.missing(connection, entry.release)
     if lost:
-        place = object_path(ObjectKind.PACK, min(lost))
-        raise Corrupt("is known to be damaged", place=place, hint="run: pacball store check --repair")
+        pack = min(lost)
+        place = object_path(ObjectKind.PACK, pack)
+        if pack in here:
+            raise Corrupt("is known to be damaged", place=place, hint="run: pacball store check --repair")
+        raise NotFound("is missing by now", place=place)
     releases.set_complete(connection, entry.release, placement_number=entry.placement_number, now=now)
     put_holdings(storage, entry)
 

@@ -240,8 +240,9 @@ def missing(connection: sa.Connection, release: Release) -> set[Digest]:
 
 def behind_since(connection: sa.Connection) -> float | None:
     """Since when a release that is wanted has not been complete, the earliest of all; None if all are. In constant time."""
+    earliest = sa.select(sa.func.min(RELEASES.c.since)).where(RELEASES.c.leaves_at.is_(None))
     moments = (
-        connection.execute(sa.select(sa.func.min(RELEASES.c.since)).where(RELEASES.c.state == state)).scalar_one()
+        connection.execute(earliest.where(RELEASES.c.state == state)).scalar_one()
         for state in (ReleaseState.PARTIAL, ReleaseState.FAILED)
     )
     return min((moment for moment in moments if moment is not None), default=None)

@@ -94,7 +94,7 @@ def _let_go(
     for row in unwanted:
         # An earlier moment stays; a later one was set when the clock was wrong.
         leaves_at = min(row.leaves_at if row.leaves_at is not None else now + grace_seconds, now + grace_seconds)
-        if row.state is not ReleaseState.COMPLETE or leaves_at <= now:
+        if not row.placement_number or leaves_at <= now:
             dropped.append(row.release)
         elif leaves_at != row.leaves_at:
             releases.let_go(connection, row.release, at=leaves_at)

@@ -208,8 +208,11 @@ class Healer:
             if row is None:
                 verify_whole(self._store.storage, entry)
                 put_holdings(self._store.storage, entry)
-            elif row.leaves_at is None:
-                complete(self._ledger, self._store.storage, entry, now=now)
+                return
+            complete(self._ledger, self._store.storage, entry, now=now)
+            if row.leaves_at is not None:
+                with self._ledger.writing() as connection:
+                    releases.let_go(connection, entry.release, at=row.leaves_at)
 
     def _wait_no_longer(self, release: Release, now: float) -> None:
         with self._ledger.writing() as connection:
