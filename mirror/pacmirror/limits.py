@@ -12,14 +12,16 @@ class SyncLimits:
     """How releases are mirrored whole.
 
     `packs`: fetched at once, of all releases together. `look_seconds`: between looks at the ledger, where commands may have
-    changed the subscriptions. A release that failed is tried again after about `backoff_seconds`, twice as long after each
-    further failure, at most `backoff_max_seconds`; `passing_backoff_max_seconds` where what failed was the way to it. `jitter`:
-    the share by which that varies. After `stuck_attempts` failures somebody should look after it. `listed`: how many releases
-    and subscriptions the status shows; `page`: how many releases one answer has, at most.
+    changed the subscriptions; `roster_seconds`: between looks at all releases, if nothing has changed. A release that failed is
+    tried again after about `backoff_seconds`, twice as long after each further failure, at most `backoff_max_seconds`;
+    `passing_backoff_max_seconds` where what failed was the way to it. `jitter`: the share by which that varies. After
+    `stuck_attempts` failures somebody should look after it. `listed`: how many releases and subscriptions the status shows;
+    `page`: how many releases one answer has, at most.
     """
 
     packs: int = 4
     look_seconds: float = 2.0
+    roster_seconds: float = 60.0
     backoff_seconds: float = 15.0
     backoff_max_seconds: float = 3600.0
     passing_backoff_max_seconds: float = 300.0

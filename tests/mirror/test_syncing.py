@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +14,7 @@ from pacmirror.sync.bookkeeping import Bookkeeping
 from pacmirror.sync.syncing import Syncing
 from pacstore.errors import NotFound
 from pacstore.ledger import releases
-from pacstore.ledger.completion import record_complete
+from pacstore.ledger.completion import record_complete, withdraw
 from pacstore.ledger.releases import ReleaseState
 from pacstore.store import Store
 from pacstore.subscription import Subscription
@@ -68,6 +70,20 @@ def config(tmp_path):
     return Config(tmp_path / "store", limits=LIMITS, sync=sync, upstream=UpstreamConfig(("http://127.0.0.1:9",)))
 
 
+@contextlib.asynccontextmanager
+async def syncing(config, view, supplies):
+    """A sync with its books, which have started, and end with the context."""
+    books = Bookkeeping(config, view, clock=lambda: NOW)
+    sync = Syncing(config, books, view, supplies, supplies, announce=lambda *_, **__: None, clock=lambda: NOW)
+    await books.start()
+    await sync.start()
+    try:
+        yield books, sync
+    finally:
+        for service in (sync, books):
+            await service.end()
+
+
 def run(work):
     async def bounded():
         async with asyncio.timeout(60):
@@ -79,19 +95,51 @@ def run(work):
 def test_releases_that_are_known_later_than_the_version_are_mirrored(config):
     async def work():
         view, supplies = View(), Supplies()
-        books = Bookkeeping(config, view, clock=lambda: NOW)
-        sync = Syncing(config, books, view, supplies, supplies, announce=lambda *_, **__: None, clock=lambda: NOW)
-        await books.start()
-        await sync.start()
+        async with syncing(config, view, supplies) as (books, sync):
+            view.version = 1
+            await until(lambda: sync.roster is not None)
+            assert sync.roster.due == ()
+            await view.show(ONE)
+            await supplies.asked.wait()
+            await until(lambda: books.standing.count(ReleaseState.FAILED))
+            assert "manifests/x" in books.standing.troubled[0].reason
+
+    run(work)
+
+
+def test_many_releases_are_looked_at_once_and_not_for_each_that_ends(config):
+    many = [entry(f"Demo-{number}-x") for number in range(8)]
+
+    async def work():
+        view, supplies = View(), Supplies()
         view.version = 1
-        await until(lambda: sync.roster is not None)
-        assert sync.roster.due == ()
+        await view.show(*many)
+        async with syncing(config, view, supplies) as (books, sync):
+            await until(lambda: sync.roster is not None and len(sync.roster.due) == len(many))
+            roster = sync.roster
+            await until(lambda: books.standing.count(ReleaseState.FAILED) == len(many))
+            await until(lambda: sync.status()["queued"] == 0 and not sync.status()["transfers"])
+            assert sync.roster is roster
+
+    run(work)
+
+
+def test_a_release_that_somebody_else_finds_damaged_is_fetched_again(config):
+    """cvmfs#3268: what was lost stayed lost until something else changed."""
+    limits = replace(LIMITS, sync=replace(LIMITS.sync, roster_seconds=0.05))
+    config = replace(config, limits=limits)
+    with Store.open(config.store, writable=True) as store:
+        record_complete(store.ledger, store.storage, ONE, {}, now=NOW)
+
+    async def work():
+        view, supplies = View(), Supplies()
+        view.version = 1
         await view.show(ONE)
-        await supplies.asked.wait()
-        await until(lambda: books.standing.count(ReleaseState.FAILED))
-        assert "manifests/x" in books.standing.troubled[0].reason
-        for service in (sync, books):
-            await service.end()
+        async with syncing(config, view, supplies) as (books, sync):
+            await until(lambda: sync.roster is not None)
+            assert not supplies.asked.is_set()
+            withdraw(books.store.ledger, books.store.storage, ONE.release, reason="damaged", now=NOW)
+            await supplies.asked.wait()
 
     run(work)
 

@@ -123,13 +123,15 @@ class Keeping:
             for release, held_bytes in held.items():
                 releases.hold_bytes(connection, release, held_bytes)
 
-    def fail(self, release: Release, error: PacballError) -> None:
-        """Record that an attempt failed, and when the next one is due."""
+    def fail(self, release: Release, error: PacballError) -> float | None:
+        """Record that an attempt failed; when the next one is due, None if nobody wants the release any more."""
         with self.store.ledger.writing() as connection:
             row = releases.find(connection, release)
-            if row is not None:
-                pause = self._pause(row.attempts, is_passing=isinstance(error, Unavailable))
-                releases.fail(connection, release, reason=_reason(error), next_at=self._clock() + pause)
+            if row is None:
+                return None
+            next_at = self._clock() + self._pause(row.attempts, is_passing=isinstance(error, Unavailable))
+            releases.fail(connection, release, reason=_reason(error), next_at=next_at)
+            return next_at
 
     def standing(self) -> Standing:
         """What the ledger says, in constant time."""

@@ -73,6 +73,9 @@ class Syncing(Service):
         self.roster: Roster | None = None
         self._changes = 0
         self._known: tuple[object, ...] = _NOTHING_KNOWN
+        self._due: dict[Release, CatalogRelease] = {}
+        self._next_at: float | None = None
+        self._stale_at = 0.0
         self._transfers: dict[Release, Transfer] = {}
         self._running: dict[Release, asyncio.Task[None]] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -123,8 +126,7 @@ class Syncing(Service):
         return transfer.held_bytes if transfer is not None else None
 
     def _queued(self) -> int:
-        due = self.roster.due if self.roster is not None else ()
-        return sum(entry.release not in self._running for entry in due)
+        return len(self._due) - sum(release in self._due for release in self._running)
 
     async def _follow(self) -> None:
         """Wake up when the catalog changes."""
@@ -158,7 +160,10 @@ class Syncing(Service):
                 continue
 
     async def _look(self, keeping: Keeping) -> None:
-        """Do what has to be done now: nothing, if neither catalog nor subscriptions have changed and nothing is due."""
+        """Do what has to be done now: nothing, if neither catalog nor subscriptions have changed and nothing is due.
+
+        What is to be done is found out now and then all the same: others find releases damaged, and some lapse by time.
+        """
         await self._write_progress(keeping)
         await self._books.look()
         version = self._catalog.version
@@ -166,16 +171,22 @@ class Syncing(Service):
             return
         # The version alone says too little: it is known a moment before the releases are.
         known = (version, self._changes, self._books.standing.subscriptions)
-        roster = self.roster
-        if known != self._known or roster is None or (roster.next_at is not None and roster.next_at <= self._clock()):
+        if known != self._known or self._is_time():
             catalog = self._catalog.releases()
             roster = await start_thread(lambda: keeping.update(catalog, version), name=_THREAD)
             self._known, self.roster = known, roster
+            self._due = {entry.release: entry for entry in roster.due}
+            self._next_at = roster.next_at
+            self._stale_at = time.monotonic() + self._limits.roster_seconds
             for release in roster.dropped:
                 _log.info("%s is no longer held", release)
                 self._announce(release, complete=False)
             self._cut(roster)
-        self._begin(keeping, roster)
+        self._begin(keeping)
+
+    def _is_time(self) -> bool:
+        is_due = self._next_at is not None and self._next_at <= self._clock()
+        return is_due or self.roster is None or time.monotonic() >= self._stale_at
 
     def _cut(self, roster: Roster) -> None:
         """End what nobody wants any longer."""
@@ -183,12 +194,10 @@ class Syncing(Service):
             if release not in roster.wanted:
                 task.cancel()
 
-    def _begin(self, keeping: Keeping, roster: Roster) -> None:
-        for entry in roster.due:
-            if len(self._running) >= self._parallel:
-                return
-            if entry.release not in self._running:
-                self._running[entry.release] = asyncio.create_task(self._bring(keeping, entry))
+    def _begin(self, keeping: Keeping) -> None:
+        waiting = (entry for entry in self._due.values() if entry.release not in self._running)
+        while len(self._running) < self._parallel and (entry := next(waiting, None)) is not None:
+            self._running[entry.release] = asyncio.create_task(self._bring(keeping, entry))
 
     async def _bring(self, keeping: Keeping, entry: CatalogRelease) -> None:
         release = entry.release
@@ -196,27 +205,36 @@ class Syncing(Service):
         try:
             await self._bringer.bring(keeping, entry, transfer)
         except PacballError as error:
-            await self._fail(keeping, release, error)
+            await self._fail(keeping, entry, error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the other releases go on
             _log.exception("%s could not be mirrored, unexpectedly", release)
-            await self._fail(keeping, release, PacballError(f"unexpectedly: {error!r}", place=str(release)))
+            await self._fail(keeping, entry, PacballError(f"unexpectedly: {error!r}", place=str(release)))
         else:
             _log.info("%s is complete: %s bytes in its packs", release, transfer.total_bytes)
+            self._ended(entry)
             self._announce(release, complete=True)
         finally:
             del self._transfers[release], self._running[release]
-            # What is due must be found out anew.
-            self._known = _NOTHING_KNOWN
             self._wake.set()
 
-    async def _fail(self, keeping: Keeping, release: Release, error: PacballError) -> None:
+    def _ended(self, entry: CatalogRelease) -> None:
+        """Nothing more is to be done for it now. A look at all releases for each one would be too much where there are many."""
+        if self._due.get(entry.release) == entry:
+            del self._due[entry.release]
+
+    async def _fail(self, keeping: Keeping, entry: CatalogRelease, error: PacballError) -> None:
+        release = entry.release
         _log.warning("%s could not be mirrored, and is tried again: %s", release, error)
         try:
-            await start_thread(lambda: keeping.fail(release, error), name=_THREAD)
+            next_at = await start_thread(lambda: keeping.fail(release, error), name=_THREAD)
         except PacballError as other:
             _log.warning("that could not be written down: %s", other)
-            # The ledger would have it tried again at once.
+            # It is due still.
             await asyncio.sleep(self._limits.backoff_seconds)
+            return
+        self._ended(entry)
+        if next_at is not None:
+            self._next_at = min(next_at, next_at if self._next_at is None else self._next_at)
 
     async def _write_progress(self, keeping: Keeping) -> None:
         held = {release: transfer.held_bytes for release, transfer in self._transfers.items() if transfer.total_bytes}
