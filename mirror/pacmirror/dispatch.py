@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pacmirror.limits import MirrorLimits
     from pacmirror.member import Member
-    from pacmirror.part import Transfer
+    from pacmirror.part import Arrival, Transfer
     from pacstore.digest import Bytes, Digest
     from pacstore.source import PackRange
 
@@ -66,9 +66,14 @@ class Dispatch:
         """About how long the next range should be that is taken from the caller."""
         self.given = given or (lambda _wanted, _member: None)
 
-    def ranges(self, wanted: Iterable[PackRange]) -> Iterator[tuple[PackRange, Bytes]]:
-        """Each range with its bytes, in any order. Raises what the last member that could have had it raised."""
-        run = _Run(self, wanted)
+    def ranges(
+        self, wanted: Iterable[PackRange], *, broken: Callable[[PackRange, Bytes], None] | None = None
+    ) -> Iterator[tuple[PackRange, Bytes]]:
+        """Each range with its bytes, in any order. Raises what the last member that could have had it raised.
+
+        `broken` is given the beginning of a range that came no further; what it raises ends the iteration.
+        """
+        run = _Run(self, wanted, broken)
         try:
             yield from run.results()
         finally:
@@ -78,8 +83,14 @@ class Dispatch:
 class _Run:
     """The ranges of one caller."""
 
-    def __init__(self, dispatch: Dispatch, wanted: Iterable[PackRange]) -> None:
+    def __init__(
+        self,
+        dispatch: Dispatch,
+        wanted: Iterable[PackRange],
+        broken: Callable[[PackRange, Bytes], None] | None,
+    ) -> None:
         self._dispatch = dispatch
+        self._broken = broken
         self._members = dispatch.members
         self._limits: MirrorLimits = dispatch.members[0].limits
         self._clock = dispatch.members[0].clock
@@ -92,6 +103,7 @@ class _Run:
         self._by_result: dict[Future[Bytes], _Under] = {}
         self._absent: dict[Member, set[Digest]] = {member: set() for member in self._members}
         self._drought: Counter[Member] = Counter()
+        self._failed_at: dict[Member, float] = {}
         self._watched = self._clock()
         self._came_at: float | None = None
 
@@ -291,7 +303,8 @@ class _Run:
             self._retry(task)
         except PacballError as error:
             # Only what is unavailable may change by being asked again.
-            self._failed(task, member, error, under.began, definite=not isinstance(error, Unavailable))
+            definite = not isinstance(error, Unavailable)
+            self._failed(task, member, error, under.began, definite=definite, beginning=under.transfer.arrival)
         else:
             member.observe()
             member.succeeded()
@@ -322,14 +335,31 @@ class _Run:
         self._drop(under)
 
     def _failed(
-        self, task: _Task, member: Member, error: PacballError, began: float, *, definite: bool = False
+        self,
+        task: _Task,
+        member: Member,
+        error: PacballError,
+        began: float,
+        *,
+        definite: bool = False,
+        beginning: Arrival | None = None,
     ) -> None:
-        if member.failed(error, began=began):
+        member.failed(error, began=began)
+        # What was under way when it failed before fails with it, and is one attempt of ours; those of others are no matter.
+        if began >= self._failed_at.get(member, began):
+            self._failed_at[member] = self._clock()
             times = _DEFINITE if definite else 1
             self._drought[member] += times
             task.failures[member] += times
         task.errors[member] = error
+        if beginning is not None and not definite:
+            self._broke_off(task, beginning)
         self._retry(task)
+
+    def _broke_off(self, task: _Task, arrival: Arrival) -> None:
+        """Hand on what had come, unless somebody else is about to bring all of it."""
+        if self._broken is not None and not task.came and not task.under_way and (begun := arrival.beginning):
+            self._broken(task.wanted, begun)
 
     def _retry(self, task: _Task) -> None:
         """Have somebody else bring it. Raises when there is nobody left."""
@@ -364,7 +394,7 @@ class _Run:
                 continue  # it is given up already, or better than nothing
             if self._quiet_seconds(under) > self._patience(task, member):
                 self._cancel(under)
-                self._failed(task, member, self._silence(member), under.began)
+                self._failed(task, member, self._silence(member), under.began, beginning=under.transfer.arrival)
             elif member.is_slow_beside(best):
                 member.is_slow()
                 self._take_away(member)
@@ -383,6 +413,7 @@ class _Run:
         for under in list(self._under_way):
             if under.member is member and not under.transfer.result.done():
                 self._cancel(under)
+                self._broke_off(under.task, under.transfer.arrival)
                 self._retry(under.task)
 
     def _slow_one(self, member: Member) -> _Task | None:
@@ -395,6 +426,8 @@ class _Run:
             if len(task.under_way) > 1 or not self._suits(task, member):
                 continue
             left = self._seconds_left(under)
+            if self._broken is not None and left == float("inf"):
+                continue  # it is about to be dropped, and what has come of it is kept
             if left > _WORTH * self._seconds_here(task, member) + _WORTH_SECONDS and (not found or left > found[0]):
                 found = left, task
         return found[1] if found else None

@@ -102,13 +102,14 @@ class Fetcher:
             raise Refused(f"no range of {length} bytes at {offset} can be asked for", place=str(url))
         if length == 0:
             return bytearray()
-        data = bytearray(length)
+        data = arrival.buffer = bytearray(length)
         here = 0
 
         def take(piece: bytes) -> None:
             nonlocal here
             data[here : here + len(piece)] = piece
             here += len(piece)
+            arrival.filled = max(arrival.filled, here)
             arrival.advance(len(piece))
 
         async def attempt() -> bytearray:
@@ -121,7 +122,9 @@ class Fetcher:
                 raise
             return data
 
-        return await self._persist(url, attempt, lambda: here)
+        whole = await self._persist(url, attempt, lambda: here)
+        arrival.buffer = None
+        return whole
 
     async def tail(self, url: URL, *, length: int, arrival: Arrival) -> Tail:
         """The last `length` bytes of the file at `url`, or all of a shorter one, and its length. Raises as `whole`.

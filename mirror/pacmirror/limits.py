@@ -98,6 +98,7 @@ class CacheLimits:
     `tail_bytes`: asked for from the end of an unknown pack: of most packs this is the whole table, which may have `table_bytes`.
     `absent_seconds`: how long nobody asks again for a pack that is absent; `failed_seconds`: the same for all packs when no
     upstream can be reached, doubled with each failure in a row, up to `failed_max_seconds`.
+    `kept_bytes`: of a range that breaks off, whole frames of at least so many bytes are kept, and only the rest is asked for.
     `remembered`: packs of which such is known. `wrong_times`: how often a frame, or table, may come wrong until that is the
     answer. `wait_seconds`: the longest that a client waits for its next frame.
     `record_seconds`: between two entries in the ledger of what is here.
@@ -121,6 +122,7 @@ class CacheLimits:
     failed_seconds: float = 1.0
     failed_max_seconds: float = 5.0
     remembered: int = 4_096
+    kept_bytes: int = 64 * KIB
     wrong_times: int = 4
     wait_seconds: float = 120.0
     record_seconds: float = 2.0

@@ -127,20 +127,19 @@ class Member:
             else:
                 self._pause_seconds = min(self._pause_seconds, self.clock() - self._paused_at)
 
-    def failed(self, error: PacballError, *, began: float | None = None) -> bool:
+    def failed(self, error: PacballError, *, began: float | None = None) -> None:
         """It did not give what it was asked for at the time `began`; it is left alone for a while.
 
-        False if that is no news: what was under way when it failed before fails with it.
+        That is no news of what was under way when it failed before, which fails with it.
         """
         with self._lock:
             if began is not None and self._failures and began < self._paused_at:
-                return False
+                return
         kind = _condition_of(error)
         least = self._least_pause(kind)
         if isinstance(error, TryLater):
             least = max(least, min(error.seconds, self.limits.pause_max_seconds))
         self._drop(kind, least, str(error))
-        return True
 
     def gave_wrong(self, given: PackRange | str, error: PacballError) -> None:
         """What it gave is not what was asked for."""

@@ -130,9 +130,15 @@ class MirrorList:
         self._remember(path, member)
         return value
 
-    def ranges(self, wanted: Iterable[PackRange]) -> Iterator[tuple[PackRange, Bytes]]:
-        """The bytes of each range in any order, from all sources at once, by their speed. Raises as `read`."""
-        return self._dispatch.ranges(wanted)
+    def ranges(
+        self, wanted: Iterable[PackRange], *, broken: Callable[[PackRange, Bytes], None] | None = None
+    ) -> Iterator[tuple[PackRange, Bytes]]:
+        """The bytes of each range in any order, from all sources at once, by their speed. Raises as `read`.
+
+        `broken` is given what had come of a range when a source broke off, before another one is asked for all of it. What
+        it raises ends the iteration.
+        """
+        return self._dispatch.ranges(wanted, broken=broken)
 
     def blame(self, given: PackRange | str, error: PacballError) -> str:
         """The name of the source that gave what was wrong: it is left alone for long, and for this asked last."""

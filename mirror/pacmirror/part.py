@@ -30,6 +30,15 @@ class Arrival:
     at: float = field(default_factory=time.monotonic)
     held: bool = False
     """Whether it is our own limit on the rate that keeps it waiting."""
+    buffer: bytearray | None = None
+    """Of a range under way: `filled` bytes from its beginning on have come. Not verified, and they may still change."""
+    filled: int = 0
+
+    @property
+    def beginning(self) -> bytes:
+        """What has come so far of a range that broke off; nothing if it came whole."""
+        buffer = self.buffer
+        return b"" if buffer is None else bytes(memoryview(buffer)[: self.filled])
 
     def advance(self, count_bytes: int) -> None:
         """So many bytes more have arrived just now."""

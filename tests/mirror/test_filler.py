@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from pacmirror.limits import LIST_LIMITS, CacheLimits
+from pacmirror.limits import LIST_LIMITS, UPSTREAM_LIMITS, CacheLimits
 from pacstore.digest import Digest
 from pacstore.errors import Corrupt, NotFound, Unavailable
 from pacstore.pack import HEADER, ending
@@ -117,6 +117,83 @@ def test_single_frames_come_alone_and_stay(store):
     assert [one.offset for one in origin.packs_asked()][1:] == [PACK.frames.begin(7), PACK.frames.begin(8)]
     with PartialPacks(store.private, store.storage).open(PACK.id) as partial:
         assert partial.missing(range(40)) == [number for number in range(40) if number not in (7, 8, 38, 39)]
+
+
+def test_what_came_before_a_line_fell_silent_is_not_asked_for_again(store):
+    """The longest ranges break off before their end; all frames that came whole before that are kept."""
+    stalls = mischief.stall_at(1)
+
+    def fault(request):
+        return stalls if request.path == PACK.path and len(request.body) > 10 * 30_000 else None
+
+    async def work():
+        async with filling_store(store, [origin.url], each=replace(LIST_LIMITS, stall_seconds=1)) as filler:
+            await filler.fetch(PACK.id)
+            assert filler.status()["fetches_failed"] == 0
+
+    with serving(FILES, fault) as origin:
+        run(work)
+    assert public(store) == PACK.data
+    longest = max(request.length for request in origin.packs_asked())
+    assert longest > 10 * 30_000
+    assert origin.bytes_sent < len(PACK.data) + 0.5 * longest
+
+
+def test_the_rest_of_what_came_from_a_silent_source_comes_from_another(store):
+    silent = mischief.of_packs(mischief.stall_at(1), first=1)
+
+    async def work():
+        async with filling_store(store, [one.url, other.url]) as filler:
+            await filler.fetch(PACK.id)
+
+    with serving(FILES, silent) as one, serving(FILES) as other:
+        run(work)
+    assert public(store) == PACK.data
+    assert one.bytes_sent > 10 * 30_000
+    assert one.bytes_sent + other.bytes_sent < 1.3 * len(PACK.data)
+
+
+def test_a_beginning_with_a_wrong_frame_is_kept_up_to_that(store):
+    def lie(handler, request):
+        at = len(request.body) // 2
+        handler.answer(request, request.body[:at] + bytes([request.body[at] ^ 1]) + request.body[at + 1 : -1])
+        handler.hold()
+
+    def fault(request):
+        return lie if request.path == PACK.path and len(request.body) > 10 * 30_000 else None
+
+    async def work():
+        async with filling_store(store, [origin.url], each=replace(LIST_LIMITS, stall_seconds=1)) as filler:
+            await filler.fetch(PACK.id)
+
+    with serving(FILES, fault) as origin:
+        run(work)
+    assert public(store) == PACK.data
+    assert origin.bytes_sent < 2 * len(PACK.data)
+
+
+def test_where_nothing_comes_all_are_told_after_the_same_attempts(store):
+    """What fails together is no news of a source, and yet an attempt of each: nobody waits for the attempts of all others."""
+    packs = [noise_pack(3, 30_000, seed=f"silent {number}") for number in range(8)]
+
+    async def fetch(filler, pack):
+        with pytest.raises(Unavailable):
+            await filler.fetch(pack.id, urgent=True)
+
+    async def work():
+        async with filling_store(
+            store, [origin.url], each=replace(LIST_LIMITS, stall_seconds=0.5), together=UPSTREAM_LIMITS
+        ) as filler:
+            await asyncio.gather(*(fetch(filler, pack) for pack in packs))
+
+    def fault(request):
+        is_table = request.offset + request.length == request.total
+        return None if is_table else mischief.stall_at(0)
+
+    with serving(files_of(*packs), fault) as origin:
+        run(work)
+    held = [request for request in origin.packs_asked() if request.offset + request.length < request.total]
+    assert len(held) <= 3 * 8
 
 
 def test_absence_is_definite_and_is_not_asked_for_again_at_once(store):

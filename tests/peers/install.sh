@@ -28,6 +28,8 @@ want squid squid
 want systemd-analyze systemd
 want promtool prometheus
 want ip iproute2
+want tc iproute2
+want nsenter util-linux
 [ -x /usr/lib/openssh/sftp-server ] || missing="$missing openssh-sftp-server"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" -ne 0 ]; then

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from pacmirror.limits import CacheLimits
     from pacmirror.mirrors import MirrorList
+    from pacstore.digest import Bytes
     from pacstore.frame_list import FrameList
     from pacstore.partial_pack import PartialPack
     from pacstore.source import Tail
@@ -26,7 +28,7 @@ class Fetched:
     """What came of a run of frames, all of which were verified.
 
     `written`: to disk; `passed`: good, but not to be written, since `disk_error`; `wrong`: of other bytes than they should
-    have, as `wrong_error` says.
+    have, as `wrong_error` says; `left`: not come, since the source broke off after the others.
     """
 
     bytes_fetched: int = 0
@@ -35,33 +37,53 @@ class Fetched:
     wrong: list[int] = field(default_factory=list)
     wrong_error: PacballError | None = None
     disk_error: PacballError | None = None
+    left: range = range(0)
+
+
+class _Enough(Exception):
+    """What has come is worth keeping, although the rest does not follow."""
 
 
 def fetch_frames(
-    source: MirrorList, pack: Digest, frames: FrameList, run: range, *, partial: PartialPack | None
+    source: MirrorList, pack: Digest, frames: FrameList, run: range, *, partial: PartialPack | None, kept_bytes: int
 ) -> Fetched:
     """Fetch the frames of `run`, verify each, and write it to `partial`, if that is not None.
 
-    Whoever gave wrong bytes is blamed for it. Raises what the source raises.
+    If the source breaks off after good frames of at least `kept_bytes`, those are all that comes. Whoever gave wrong bytes is
+    blamed for it. Raises what the source raises.
     """
-    begin = frames.begin(run.start)
+    begin, place = frames.begin(run.start), object_path(ObjectKind.PACK, pack)
     wanted = PackRange(pack, begin, frames.begin(run.stop) - begin)
     fetched = Fetched(wanted.length)
-    place = object_path(ObjectKind.PACK, pack)
-    for _, data in source.ranges([wanted]):
-        view = memoryview(data)
-        for number in run:
-            at = frames.begin(number) - begin
-            piece = view[at : at + frames.length(number)]
-            try:
-                frames.check(number, piece, place=place)
-            except Corrupt as error:
-                fetched.wrong.append(number)
-                fetched.wrong_error = error
-            else:
-                _keep(fetched, number, piece, partial, alone=len(run) == 1)
-    wrong = fetched.wrong_error
-    if wrong is not None:
+
+    def piece_of(data: Bytes, number: int) -> memoryview:
+        at = frames.begin(number) - begin
+        piece = memoryview(data)[at : at + frames.length(number)]
+        frames.check(number, piece, place=place)
+        return piece
+
+    def keep_beginning(_: PackRange, data: Bytes) -> None:
+        good = run.start
+        with contextlib.suppress(Corrupt):  # the last one has not come whole
+            for number in run:
+                piece_of(data, number)
+                good = number + 1
+        if frames.begin(good) - begin < kept_bytes:
+            return
+        for number in range(run.start, good):
+            _keep(fetched, number, piece_of(data, number), partial, alone=False)
+        fetched.bytes_fetched, fetched.left = frames.begin(good) - begin, range(good, run.stop)
+        raise _Enough
+
+    with contextlib.suppress(_Enough):
+        for _, data in source.ranges([wanted], broken=keep_beginning):
+            for number in run:
+                try:
+                    _keep(fetched, number, piece_of(data, number), partial, alone=len(run) == 1)
+                except Corrupt as error:
+                    fetched.wrong.append(number)
+                    fetched.wrong_error = error
+    if (wrong := fetched.wrong_error) is not None:
         name = source.blame(wanted, wrong)
         fetched.wrong_error = Corrupt(f"{name} gives wrong bytes: {wrong.message}", place=wrong.place)
     return fetched

@@ -254,7 +254,10 @@ class Filler(Service):
         came_through.set(())
         filling, run, began = job.filling, job.run, self._health.now
         written_to = filling.partial if self._is_kept(filling) and self._health.may_write() else None
-        work = partial(fetch_frames, self._upstream.mirrors, filling.pack, filling.frames, run, partial=written_to)
+        work = partial(
+            fetch_frames, self._upstream.mirrors, filling.pack, filling.frames, run,
+            partial=written_to, kept_bytes=self.limits.kept_bytes,
+        )  # fmt: skip
         try:
             fetched = await start_thread(work, name="pacball-fetch")
         except PacballError as error:
@@ -264,6 +267,7 @@ class Filler(Service):
             filling.fail(Unavailable("the daemon failed unexpectedly", hint="its log says more"), run)
         else:
             self._arrived(filling, fetched)
+            filling.came_short(fetched.left, urgent=job.urgent)
         finally:
             self._schedule.end(job)
         self._settle(filling)
@@ -271,7 +275,8 @@ class Filler(Service):
         self._shelf.rest(filling)
 
     def _arrived(self, filling: Filling, fetched: Fetched) -> None:
-        self._health.came()
+        if not fetched.left:
+            self._health.came()
         self.figures.fetched_bytes += fetched.bytes_fetched
         self._keep(filling, fetched)
         if fetched.wrong_error is not None:

@@ -208,6 +208,11 @@ class Filling:
         for number in numbers:
             self._arrive(number)
 
+    def came_short(self, numbers: Iterable[int], *, urgent: bool) -> None:
+        """Those did not come with the frames before them: they are wanted as before."""
+        for number in numbers:
+            self._states[number] = _URGENT if urgent else _BULK
+
     def came_wrong(self, numbers: Iterable[int], error: PacballError) -> None:
         """Those came, but wrong: they are asked for again, and too often given up."""
         for number in numbers:

@@ -21,6 +21,7 @@ class Job:
     filling: Filling
     run: range
     waited: bool
+    urgent: bool
 
     @property
     def length(self) -> int:
@@ -117,5 +118,5 @@ class Schedule:
                 waited_for=room.only_waited_for or not (room.keeps_all or filling.is_needed),
             )
             if run is not None:
-                return Job(filling, run, waited)
+                return Job(filling, run, waited, urgent)
         return None
