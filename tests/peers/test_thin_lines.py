@@ -18,7 +18,7 @@ from tests.e2e.site import Outcome, Site, wait_until
 from tests.peers.network import PORT, network
 from tests.peers.programs import program
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 SMALL, BIG = "Thin-1.0-any", "Thin-2.0-any"
 LOCAL = f"http://127.0.0.1:{PORT}"
 UNDER_WAY = 4 * trees.MIB
