@@ -129,6 +129,8 @@ class Sweeping(Service):
     # The quota
 
     async def _keep_room(self) -> None:
+        # Until then, in a ledger that was made anew, the packs of releases that are held look as if nobody kept them.
+        await self._books.settled()
         await keep_doing(self._look_for_room, every_seconds=self._limits.look_seconds, what="making room")
 
     async def _look_for_room(self) -> None:

@@ -55,16 +55,25 @@ class Schema:
 class Database:
     """The database at `path`. It is made if it is missing, unless `make` is false or it is to be read only: then that is Corrupt.
 
-    Raises NewerFormat for one that a newer pacball made, Unavailable where it cannot be used.
+    `fill` writes what one begins with that is made. Raises NewerFormat for one that a newer pacball made, Unavailable where it
+    cannot be used.
     """
 
-    def __init__(self, path: Path, schema: Schema, *, read_only: bool = False, make: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        schema: Schema,
+        *,
+        read_only: bool = False,
+        make: bool = True,
+        fill: Callable[[sa.Connection], None] = lambda _: None,
+    ) -> None:
         self.path = path
         self._schema = schema
         if not path.exists():
             if read_only or not make:
                 raise self.corrupt("it is missing")
-            self._make()
+            self._make(fill)
         self._engine = _engine(path, read_only=read_only)
         try:
             version = self._version()
@@ -121,8 +130,8 @@ class Database:
                 self._schema.tables.create_all(connection)
                 connection.exec_driver_sql(f"PRAGMA user_version = {self._schema.version}")
 
-    def _make(self) -> None:
-        """Make an empty database, which appears at its path whole; of several that make it at once, the first one's stays.
+    def _make(self, fill: Callable[[sa.Connection], None]) -> None:
+        """Make a database, which appears at its path whole; of several that make it at once, the first one's stays.
 
         SQLite waits for nobody when it changes a database to a write-ahead log: so that happens where nobody else is.
         """
@@ -133,6 +142,7 @@ class Database:
                 with self._begun(engine, "BEGIN IMMEDIATE") as connection:
                     self._schema.tables.create_all(connection)
                     connection.exec_driver_sql(f"PRAGMA user_version = {self._schema.version}")
+                    fill(connection)
             finally:
                 engine.dispose()  # which ends the log and removes it
             with suppress(FileExistsError):
@@ -160,6 +170,20 @@ class Database:
             hint = "see which other process holds it" if busy else "check the disk that it is on"
             message = f"{self._schema.title} cannot be used: {text}"
             raise Unavailable(message, place=str(self.path), hint=hint) from error
+
+
+def put_aside(path: Path) -> Path:
+    """Move the database at `path`, which nobody has open here, to another name for a look at it; that name. May be repeated.
+
+    Raises Unavailable. Its log goes first: beside a new database it would be taken for that one's.
+    """
+    aside = path.with_name(f"{path.name}.damaged")
+    for suffix in ("-wal", "-shm", ""):
+        with wrapped(path), suppress(FileNotFoundError):
+            os.replace(f"{path}{suffix}", f"{aside}{suffix}")
+    with wrapped(path):
+        sync_directory(path.parent)
+    return aside
 
 
 def _sqlite_code(error: BaseException | None) -> int:

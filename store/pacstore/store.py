@@ -108,6 +108,24 @@ class Store:
         with wrapped(self.state_dir):
             return Ledger(self.state_dir / LEDGER_NAME, read_only=not self.writable)
 
+    def mend_ledger(self) -> Path | None:
+        """Put the ledger aside if it is damaged, and begin another; where the damaged one is now. Raises as `ledger` otherwise.
+
+        The new one knows what people had said by command, and nothing of what is here (`pacstore.ledger.reconciling`).
+        """
+        from pacstore.database import put_aside  # noqa: PLC0415 - as above
+        from pacstore.ledger.database import LEDGER_NAME  # noqa: PLC0415
+
+        try:
+            self.ledger.check()
+        except Corrupt:
+            self.close()
+            self.__dict__.pop("ledger", None)
+            aside = put_aside(self.state_dir / LEDGER_NAME)
+            self.ledger.check()
+            return aside
+        return None
+
     @property
     def has_ledger(self) -> bool:
         """Whether there is a ledger; whoever may write makes one by looking at `ledger`."""
@@ -163,6 +181,8 @@ class Store:
 
     def empty_index(self) -> ChunkIndex:
         """The index, emptied; a damaged or newer database is put aside, for a look at it, and a new one begun."""
+        from pacstore.database import put_aside  # noqa: PLC0415 - as above
+
         path = self.index_path
         try:
             self.index.check()
@@ -170,9 +190,7 @@ class Store:
         except (Corrupt, NewerFormat):
             self.close()
             self.__dict__.pop("index", None)
-            for suffix in ("", "-wal", "-shm"):
-                with suppress(NotFound), wrapped(path):
-                    os.replace(f"{path}{suffix}", f"{path}.damaged{suffix}")
+            put_aside(path)
             self.index = self._open_index(make=True)
         return self.index
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from contextlib import closing
 
 import pytest
@@ -12,12 +13,13 @@ from pacmirror.limits import ServerLimits, SyncLimits
 from pacmirror.sync.keeping import Keeping
 from pacstore.check import catalog_releases
 from pacstore.digest import Digest
-from pacstore.errors import PacballError
-from pacstore.ledger import Ledger, packs, releases
+from pacstore.ledger import Ledger, orders, packs, pins, releases, subscriptions
 from pacstore.ledger.completion import record_complete
+from pacstore.ledger.pins import Pin
 from pacstore.release import Release
 from pacstore.storage import ObjectKind, object_path
 from pacstore.store import Store
+from pacstore.subscription import Subscription
 from tests.mirror.daemons import eventually, running
 from tests.store.releases import NAME, NEXT, NOW, Origin, make_tree
 from tests.store.trust_world import entry
@@ -129,12 +131,48 @@ def test_a_store_that_cannot_be_written_is_served_without_a_ledger(daemon):
     assert (status, json.loads(body)["message"].endswith("keeps no ledger")) == (503, True)
 
 
-def test_a_damaged_ledger_is_not_guessed_at(store):
-    (store / "private/ledger.sqlite").write_bytes(b"garbage" * 1000)
-    for suffix in ("-wal", "-shm"):
-        (store / f"private/ledger.sqlite{suffix}").unlink(missing_ok=True)
-    with pytest.raises(PacballError, match=r"the ledger is damaged.*move ledger.sqlite\* away"), running(store, QUICK):
-        pass
+@pytest.mark.parametrize("how", ["garbage", "empty", "truncated", "a page"])
+def test_a_damaged_ledger_is_put_aside_and_made_anew_from_what_verifies(store, how):
+    """Nobody has to come at night, and nothing is taken for complete that is not verified."""
+    path = store / "private/ledger.sqlite"
+    with Store.open(store, writable=True) as opened:
+        with orders.changing(opened.ledger) as connection:
+            subscriptions.add(connection, Subscription("Demo-*", 3), now=NOW)
+            pins.add(connection, Pin(NAME))
+        old, new = catalog_releases(opened)
+        with opened.ledger.reading() as connection:
+            own = releases.needed(connection, new.release) - releases.needed(connection, old.release)
+    os.unlink(store / "public" / object_path(ObjectKind.PACK, min(own)))
+    data = path.read_bytes()
+    page = 4096
+    damaged = {
+        "garbage": b"garbage" * 1000,
+        "empty": b"",
+        "truncated": data[: len(data) // 2],
+        "a page": data[: 3 * page] + bytes([0xFF]) * page + data[4 * page :],
+    }
+    path.write_bytes(damaged[how])
+    with running(store, QUICK) as daemon:
+        eventually(lambda: daemon.status()["held"]["releases"] == {"complete": 1, "partial": 1, "failed": 0})
+        assert daemon.request(f"/holdings/{NEXT}")[0] == 404
+        assert daemon.request(f"/holdings/{NAME}")[0] == 200
+        assert any("ledger.sqlite.damaged" in warning for warning in daemon.status()["warnings"])
+        assert path.with_name("ledger.sqlite.damaged").exists()
+        with Store.open(store, writable=False) as opened, opened.ledger.reading() as connection:
+            assert subscriptions.listed(connection) == (Subscription("Demo-*", 3),)
+            assert [pin.name for pin in pins.listed(connection, now=NOW)] == [NAME]
+    with running(store, QUICK) as daemon:
+        assert not any("damaged" in warning for warning in daemon.status()["warnings"])
+
+
+def test_a_newer_ledger_is_left_to_a_newer_pacball(store):
+    path = store / "private/ledger.sqlite"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version = 99")
+    with running(store, QUICK) as daemon:
+        assert "held" not in daemon.status()
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (99,)
 
 
 def _filled(path, count):

@@ -19,6 +19,7 @@ from tests.e2e.attacker import mirroring
 from tests.mirror.daemons import eventually, running
 from tests.mirror.mirrors import files_of
 from tests.mirror.mischief import serving
+from tests.mirror.scripted import answer
 from tests.mirror.test_sync import QUICK, needed, states
 from tests.store.packs import noise_pack
 from tests.store.releases import NAME, NEXT, Origin, make_tree, noise, write
@@ -169,6 +170,24 @@ def test_what_is_subscribed_to_is_kept_whatever_the_quota_says(tmp_path, origin)
             assert states(mirror) == {NAME: "complete"}
             # What came with the table of a small pack may be here for a moment.
             eventually(lambda: recorded(mirror).keys() == needed(origin, NAME).keys())
+
+
+def test_a_ledger_that_is_made_anew_lets_nothing_leave_that_is_held(tmp_path, origin):
+    with mirroring(origin.store.public) as server:
+        sync = SyncConfig(subscriptions=(Subscription(NAME),), poll_seconds=0.1)
+        with mirror_with(tmp_path, server, None, sync=sync) as mirror:
+            eventually(lambda: states(mirror) == {NAME: "complete"})
+        public = mirror.store / "public"
+        held = {path.name for path in public.glob("packs/*/*")}
+        for path in (*mirror.store.glob("private/ledger.sqlite*"), *public.glob("catalog/*")):
+            path.unlink()
+        server.says("catalog/timestamp.json", answer("503 Service Unavailable", b""))
+        with mirror_with(tmp_path, server, 100_000, sync=sync) as mirror:
+            eventually(lambda: mirror.status()["replication"]["upstreams"][0]["failures"] > 3)
+            assert {path.name for path in public.glob("packs/*/*")} == held
+            server.is_honest()
+            eventually(lambda: states(mirror) == {NAME: "complete"} and told(mirror)["passes_through"])
+            assert told(mirror)["evicted_packs"] == 0
 
 
 def test_what_falls_out_of_the_subscriptions_leaves_without_a_quota_too(tmp_path, origin):  # bandersnatch#307, zot#3102

@@ -13,8 +13,9 @@ import sqlalchemy as sa
 
 from pacstore.digest import Digest
 from pacstore.errors import Corrupt, NewerFormat, NotFound, Refused, Unavailable
-from pacstore.ledger import Ledger, packs, releases, subscriptions
+from pacstore.ledger import Ledger, orders, packs, pins, releases, subscriptions
 from pacstore.ledger.packs import PACKS, KeptFor, PackState
+from pacstore.ledger.pins import Pin
 from pacstore.ledger.releases import RELEASES, ReleaseState
 from pacstore.release import Release
 from pacstore.subscription import Subscription
@@ -231,8 +232,63 @@ def test_a_table_that_is_missing_is_made(path):
 @pytest.mark.parametrize("content", [b"", b"garbage" * 1000])
 def test_a_damaged_ledger_says_what_to_do(path, content):
     path.write_bytes(content)
-    with pytest.raises(Corrupt, match=r"the ledger is damaged.*move ledger.sqlite\* away"):
+    with pytest.raises(Corrupt, match=r"the ledger is damaged.*pacball serve, which puts it aside"):
         Ledger(path)
+
+
+def test_a_new_ledger_begins_with_what_people_had_said(path):
+    pin = Pin(ONE.hex, "rucio", "dataset 7", until=9e9, made_at=3.5)
+    with closing(Ledger(path)) as ledger:
+        with orders.changing(ledger) as connection:
+            subscriptions.add(connection, Subscription("Atlas*", 3), now=1.0)
+            subscriptions.add(connection, Subscription("Demo-*"), now=2.0)
+            pins.add(connection, pin)
+        hold(ledger, ONE)
+    path.unlink()
+    with closing(Ledger(path)) as ledger, ledger.reading() as connection:
+        assert subscriptions.listed(connection) == (Subscription("Atlas*", 3), Subscription("Demo-*"))
+        assert pins.listed(connection, now=5.0) == [pin]
+        assert packs.find(connection, ONE) is None
+
+
+def test_what_is_taken_back_is_not_said_again(path):
+    with closing(Ledger(path)) as ledger:
+        for change in (subscriptions.add, lambda connection, _, now: subscriptions.remove(connection, "Demo-*")):
+            with orders.changing(ledger) as connection:
+                change(connection, Subscription("Demo-*"), now=1.0)
+        with suppress(KeyError), orders.changing(ledger) as connection:
+            subscriptions.add(connection, Subscription("Zebra-*"), now=1.0)
+            raise KeyError
+    path.unlink()
+    with closing(Ledger(path)) as ledger, ledger.reading() as connection:
+        assert subscriptions.listed(connection) == ()
+
+
+def test_orders_that_a_crash_left_behind_are_put_right(path):
+    with closing(Ledger(path)) as ledger:
+        with ledger.writing() as connection:
+            subscriptions.add(connection, Subscription("Demo-*"), now=1.0)
+        orders.save(ledger)
+        with ledger.reading() as connection:
+            assert orders.path_beside(path).read_bytes() == orders.encode(connection) != b""
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"garbage",
+        b'{"format":1}',
+        b'{"format":1,"pins":[],"subscriptions":[{"pattern":"a b","keep":null,"made_at":1}]}',
+        b'{"format":1,"pins":[],"subscriptions":[{"pattern":"Demo-*","keep":null,"made_at":"x"}]}',
+        b'{"format":1,"pins":[7],"subscriptions":[]}',
+        b'{"format":2,"pins":[],"subscriptions":[]}',
+    ],
+)
+def test_orders_that_cannot_be_read_are_no_ledger_without_any(path, data):
+    orders.path_beside(path).write_bytes(data)
+    with pytest.raises((Corrupt, NewerFormat), match=r"orders\.json"):
+        Ledger(path)
+    assert not path.exists()
 
 
 def test_a_newer_ledger_is_left_alone(path):

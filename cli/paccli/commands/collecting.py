@@ -98,6 +98,7 @@ def pin(
 ) -> None:
     """Keep a release, or a pack, whatever else is said: it is not collected, nor does it make room for others."""
     with reporting(as_json=as_json) as output:
+        from pacstore.ledger import orders  # noqa: PLC0415
         from pacstore.ledger import pins as kept  # noqa: PLC0415
         from pacstore.store import Store  # noqa: PLC0415
 
@@ -105,7 +106,7 @@ def pin(
         made = kept.Pin(name, owner, reason, end, made_at=time.time())
         with Store.open(store, writable=True) as opened:
             _require(opened, name)
-            with opened.ledger.writing() as connection:
+            with orders.changing(opened.ledger) as connection:
                 kept.add(connection, made)
         output.text(f"pinned {_line(made)}")
         output.result(_document(made))
@@ -115,11 +116,12 @@ def unpin(name: Pinned, store: StoreDir, owner: Owner = "operator", as_json: Jso
     """Take back a pin. What nothing else keeps is collected after the grace."""
     with reporting(as_json=as_json) as output:
         from pacstore.errors import NotFound  # noqa: PLC0415
+        from pacstore.ledger import orders  # noqa: PLC0415
         from pacstore.ledger import pins as kept  # noqa: PLC0415
         from pacstore.store import Store  # noqa: PLC0415
 
         checked = kept.Pin(name, owner)
-        with Store.open(store, writable=True) as opened, opened.ledger.writing() as connection:
+        with Store.open(store, writable=True) as opened, orders.changing(opened.ledger) as connection:
             if not kept.remove(connection, checked.name, checked.owner):
                 raise NotFound(f"is not pinned by {owner}", place=name, hint=f"see: pacball store pins --store {store}")
         output.text(f"unpinned {name}")

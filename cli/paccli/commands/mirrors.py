@@ -48,14 +48,14 @@ def subscribe(
 ) -> None:
     """Let a mirror hold releases whole, from now on and for those to come. A running daemon begins within seconds."""
     with reporting(as_json=as_json) as output:
-        from pacstore.ledger import subscriptions  # noqa: PLC0415
+        from pacstore.ledger import orders, subscriptions  # noqa: PLC0415
         from pacstore.subscription import Subscription  # noqa: PLC0415
 
         subscription = Subscription(pattern, keep)
         with _opened(store, writable=not dry_run) as opened:
             meant = _meant(opened, subscription)
             if not dry_run:
-                with opened.ledger.writing() as connection:
+                with orders.changing(opened.ledger) as connection:
                     subscriptions.add(connection, subscription, now=time.time())
             _show(output, opened, subscription, meant, dry_run=dry_run)
 
@@ -64,9 +64,9 @@ def unsubscribe(pattern: Pattern, store: MirrorStore, as_json: Json = False) -> 
     """End a subscription. Releases that no other one means leave after the mirror's grace time."""
     with reporting(as_json=as_json) as output:
         from pacstore.errors import NotFound, printable  # noqa: PLC0415
-        from pacstore.ledger import subscriptions  # noqa: PLC0415
+        from pacstore.ledger import orders, subscriptions  # noqa: PLC0415
 
-        with _opened(store, writable=True) as opened, opened.ledger.writing() as connection:
+        with _opened(store, writable=True) as opened, orders.changing(opened.ledger) as connection:
             if not subscriptions.remove(connection, pattern):
                 known = ", ".join(one.pattern for one in subscriptions.listed(connection)[:_SHOWN])
                 hint = (

@@ -18,6 +18,7 @@ from pacmirror.sync.standing import Standing
 from pacmirror.tasks import keep_doing
 from pacmirror.threads import start_thread
 from pacstore.errors import NotFound, PacballError, Refused, Unavailable
+from pacstore.ledger import orders
 from pacstore.store import Store
 from pacstore.trust.listing import Listing, list_releases
 
@@ -60,6 +61,7 @@ class Bookkeeping(Service):
         """How many bytes of a release that is on its way are here, as who brings it knows; None for others."""
         self._clock = clock
         self._fault = ""
+        self._mended = ""
         self._unknown: list[Release] = []
         self._settled = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -70,7 +72,7 @@ class Bookkeeping(Service):
         return "held"
 
     async def start(self) -> None:
-        """Make ledger and store say the same. Raises Corrupt or NewerFormat for the ledger; a mirror Refused, Unavailable."""
+        """Make ledger and store say the same; a damaged ledger is made anew before. A mirror raises Refused, Unavailable."""
         try:
             keeping = await start_thread(self._open, name=_THREAD)
         except (Refused, Unavailable, NotFound) as error:
@@ -136,7 +138,9 @@ class Bookkeeping(Service):
         return self.standing.held_metrics() if self.keeping is not None else ()
 
     def warnings(self) -> Iterable[str]:
-        """Releases that are not what they should be."""
+        """Releases that are not what they should be, and what happened to the ledger."""
+        if self._mended:
+            yield self._mended
         if self._fault:
             yield f"the ledger cannot be read: {self._fault}"
         first, count = self.standing.first_stuck, self.standing.stuck
@@ -147,7 +151,11 @@ class Bookkeeping(Service):
     def _open(self) -> Keeping:
         config = self._config
         store = Store.open(config.store, writable=True)
-        _ = store.ledger
+        aside = store.mend_ledger()
+        if aside is not None:
+            self._mended = f"the ledger was damaged: it was put aside as {aside}, and made anew from what is here"
+            _log.error("%s", self._mended)
+        orders.save(store.ledger)
         grace, subscriptions = config.sync.grace_seconds, config.sync.subscriptions
         return Keeping(
             store, subscriptions, grace_seconds=grace, limits=self.limits, clock=self._clock, retries=config.is_mirror

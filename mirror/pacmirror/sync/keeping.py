@@ -74,8 +74,6 @@ class Keeping:
         try:
             self._complete(entry)
         except (NotFound, Corrupt, TooLarge) as error:
-            with self.store.ledger.writing() as connection:
-                releases.want(connection, entry.release, now=self._clock())
             withdraw(self.store.ledger, self.store.storage, entry.release, reason=_reason(error), now=self._clock())
             return str(error)
         return ""

@@ -80,8 +80,13 @@ def _record(
 
 
 def withdraw(ledger: Ledger, storage: DocumentStorage, release: Release, *, reason: str, now: float) -> None:
-    """Take back that a release is complete, for `reason`, and its holdings. Its packs stay what they are."""
+    """Take back that a release is complete, for `reason`, and its holdings. Its packs stay what they are.
+
+    One that the ledger did not know, since only its holdings were here, it knows from then on.
+    """
     with ledger.writing() as connection:
+        if releases.find(connection, release) is None:
+            releases.want(connection, release, now=now)
         releases.set_partial(connection, release, reason=reason, now=now)
         storage.remove(DocumentKind.HOLDINGS, str(release))
 

@@ -88,8 +88,3 @@ def listed(connection: sa.Connection, *, now: float) -> list[Pin]:
     query = sa.select(_pins).where(sa.or_(_pins.c.until.is_(None), _pins.c.until > now))
     rows = connection.execute(query.order_by(_pins.c.name, _pins.c.owner))
     return [Pin(row.name, row.owner, row.reason, row.until, row.made_at) for row in rows]
-
-
-def drop_expired(connection: sa.Connection, *, before: float) -> None:
-    """Forget the pins that ended before that moment."""
-    connection.execute(sa.delete(_pins).where(_pins.c.until <= before))

@@ -33,7 +33,12 @@ def remove(connection: sa.Connection, pattern: str) -> bool:
     return result.rowcount > 0
 
 
+def dated(connection: sa.Connection) -> list[tuple[Subscription, float]]:
+    """All of them, by pattern, with the time when each was made, in seconds since 1970."""
+    query = sa.select(_subscriptions).order_by(_subscriptions.c.pattern)
+    return [(Subscription(row.pattern, row.keep), row.made_at) for row in connection.execute(query)]
+
+
 def listed(connection: sa.Connection) -> tuple[Subscription, ...]:
     """All of them, by pattern."""
-    query = sa.select(_subscriptions.c.pattern, _subscriptions.c.keep).order_by(_subscriptions.c.pattern)
-    return tuple(Subscription(row.pattern, row.keep) for row in connection.execute(query))
+    return tuple(subscription for subscription, _ in dated(connection))
