@@ -22,6 +22,7 @@ from paccli.commands import (
     installed,
     lines,
     mirrors,
+    pacballs,
     releases,
     repacking,
     signing,
@@ -101,6 +102,7 @@ def _group(name: str, text: str) -> typer.Typer:
 
 _register(app, releases.publish, releases.list_releases, releases.show, releases.diff)
 _register(app, lines.withdraw, lines.attach)
+_register(app, pacballs.build, pacballs.fetch)
 _register(app, sites.install, actions.validate, stores.serve)
 _register(app, installed.releases, installed.rollback, installed.remove, installed.prune, verification.verify)
 _register(app, doctor.config, doctor.doctor)

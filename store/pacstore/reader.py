@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from blake3 import blake3
 
@@ -59,18 +60,37 @@ class Batch:
     size: int = 0
 
 
+class Cutter(Protocol):
+    """Cuts files, as Chunker does."""
+
+    def cut(self, data: memoryview, *, last: bool) -> list[int]:
+        """The lengths of the pieces at the start of `data`; the `last` of a file's leave nothing over."""
+
+
+class Uncut:
+    """For who wants the bytes of files and no chunks: pieces are what was read at once."""
+
+    def cut(self, data: memoryview, *, last: bool) -> list[int]:  # noqa: ARG002 - the same for all pieces
+        """All of `data`."""
+        return [len(data)] if len(data) else []
+
+
 class _Stopped(Exception):
     """The consumer went away."""
 
 
 @contextmanager
-def batches(top: Path, progress: Progress) -> Iterator[Iterator[Batch]]:
+def batches(top: Path, progress: Progress, *, cutter: Cutter | None = None) -> Iterator[Iterator[Batch]]:
     """Everything below `top` in tree order, read ahead by a thread that ends with the context.
+
+    Files are cut into chunks, unless `cutter` cuts them otherwise.
 
     Iterating raises what walk raises, and Refused for a file that changes or vanishes while it is read.
     """
     ahead = _Ahead()
-    thread = threading.Thread(target=ahead.run, args=(_Reader(top, progress),), name="reader", daemon=True)
+    thread = threading.Thread(
+        target=ahead.run, args=(_Reader(top, progress, cutter or Chunker()),), name="reader", daemon=True
+    )
     thread.start()
     try:
         yield ahead.drain()
@@ -111,10 +131,10 @@ class _Ahead:
 
 
 class _Reader:
-    def __init__(self, top: Path, progress: Progress) -> None:
+    def __init__(self, top: Path, progress: Progress, cutter: Cutter) -> None:
         self._top = top
         self._progress = progress
-        self._chunker = Chunker()
+        self._cutter = cutter
         self._batch = Batch()
         self._files = 0
         # By device, then inode: installers that link from a cache give every file of a release several names.
@@ -167,7 +187,7 @@ class _Reader:
             done += len(piece)
             hasher.update(piece)
             joined = rest + piece if rest else piece
-            lengths = self._chunker.cut(memoryview(joined), last=done == size)
+            lengths = self._cutter.cut(memoryview(joined), last=done == size)
             rest = joined[self._add(joined, lengths) :]
             chunks += len(lengths)
             if done < size:
@@ -177,7 +197,7 @@ class _Reader:
     def _whole(self, data: bytes) -> FileEnd:
         if not data:
             return FileEnd(0, EMPTY.raw, 0)
-        lengths = self._chunker.cut(memoryview(data), last=True)
+        lengths = self._cutter.cut(memoryview(data), last=True)
         self._add(data, lengths)
         content = self._batch.ids[-1] if len(lengths) == 1 else blake3(data).digest()
         return FileEnd(len(data), content, len(lengths))

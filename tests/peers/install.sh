@@ -30,6 +30,10 @@ want promtool prometheus
 want ip iproute2
 want tc iproute2
 want nsenter util-linux
+want busybox busybox
+want bsdtar libarchive-tools
+want mksh mksh
+want yash yash
 [ -x /usr/lib/openssh/sftp-server ] || missing="$missing openssh-sftp-server"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" -ne 0 ]; then

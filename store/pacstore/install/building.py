@@ -193,7 +193,12 @@ class Building:
     def _bring(self, attempt: Attempt, wanted: Wanted, placement: Placement, seeds: Seeds, writer: Writer) -> int:
         """Bring the content of all files; how many bytes of it were here already."""
         downloading = Downloading(
-            wanted, writer, self.source, replaced=self._replaced(wanted), progress=self.progress, options=self.options
+            wanted,
+            writer.take,
+            self.source,
+            replaced=self._replaced(wanted),
+            progress=self.progress,
+            options=self.options,
         )
         limit = self.options.open_directories
         with (

@@ -12,18 +12,17 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Generic
 
 from blake3 import blake3
 
 from pacstore.codec import decompress
 from pacstore.digest import Bytes
 from pacstore.errors import Corrupt, NotFound, PacballError, TooLarge, Unavailable
-from pacstore.install.crew import Crew
+from pacstore.install.crew import Crew, Tools
 from pacstore.install.options import InstallOptions
 from pacstore.install.planning import Cut, Fetch, plan_fetch
-from pacstore.install.tools import Tools
 from pacstore.install.wanted import Batch, Wanted
-from pacstore.install.writer import Writer
 from pacstore.pack import check_frame
 from pacstore.placement import Placement
 from pacstore.progress import Progress
@@ -34,13 +33,16 @@ ATTEMPTS = 2
 _CHECK_SECONDS = 0.2
 
 
-class Downloading:
-    """Brings what no seed had. `replaced` gives a newer placement than the present one, or raises the error given."""
+class Downloading(Generic[Tools]):
+    """Brings what no seed had. `replaced` gives a newer placement than the present one, or raises the error given.
+
+    `put` writes the chunk at a position of a batch to all of its places, with the tools of the thread that it is called in.
+    """
 
     def __init__(
         self,
         wanted: Wanted,
-        writer: Writer,
+        put: Callable[[Tools, Batch, int, memoryview], None],
         source: Source,
         *,
         replaced: Callable[[NotFound | PerhapsAbsent], Placement],
@@ -48,7 +50,7 @@ class Downloading:
         options: InstallOptions,
     ) -> None:
         self._wanted = wanted
-        self._writer = writer
+        self._put = put
         self._source = source
         self._replaced = replaced
         self._progress = progress
@@ -132,7 +134,7 @@ class Downloading:
     def _write(self, tools: Tools, batch: Batch, positions: range, chunks: list[memoryview]) -> None:
         have = self._wanted.have
         for at, data in zip(positions, chunks, strict=True):
-            self._writer.put(tools.tree, batch, at, data)
+            self._put(tools, batch, at, data)
             have[batch.numbers[at]] = True
 
     def _failed(self, placement: Placement, frame: int, given: PackRange, error: PacballError) -> None:

@@ -98,6 +98,11 @@ class Wanted:
             in_place = done[self.places.files(self._order)]
             self.have |= np.logical_and.reduceat(in_place, self._firsts[:-1])
 
+    def have_positions(self, in_place: Flags) -> None:
+        """Count the chunks as in place that are so wherever they belong (flags by position in the manifest)."""
+        if self.chunks:
+            self.have |= np.logical_and.reduceat(in_place[self._order], self._firsts[:-1])
+
     def files_with(self, chunks: Flags) -> Numbers32:
         """The numbers of the files that have any of `chunks` (flags by chunk number), but for hard links."""
         found = np.zeros(self.manifest.tree.files, dtype=bool)

@@ -18,6 +18,7 @@ from blake3 import blake3
 
 from pacstore.attributes import Attributes
 from pacstore.errors import Corrupt
+from pacstore.install.tools import Tools
 from pacstore.install.tree.cloning import clone_file
 from pacstore.install.tree.directories import Directories
 from pacstore.install.tree.disk import failure, write_whole
@@ -104,6 +105,10 @@ class Writer:
             else:
                 self._part(directories, file, offset, data, write=(file, offset) != standing)
             self.written_bytes += len(data)
+
+    def take(self, tools: Tools, batch: Batch, at: int, data: memoryview) -> None:
+        """Like put, with the tools of a thread."""
+        self.put(tools.tree, batch, at, data)
 
     def whole(self, directories: Directories, file: int, data: bytes | memoryview) -> None:
         """Write the file number `file`, whose verified content is `data`. Raises Unavailable."""

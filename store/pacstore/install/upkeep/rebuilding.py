@@ -182,7 +182,7 @@ class Rebuilding:
         source = self.supply.source
         before = source.traffic.bytes_downloaded
         downloading = Downloading(
-            wanted, writer, source, replaced=self._replaced(entry), progress=self.progress, options=self.options
+            wanted, writer.take, source, replaced=self._replaced(entry), progress=self.progress, options=self.options
         )
         try:
             placement = fetch_placement(source, entry, wanted.manifest)
