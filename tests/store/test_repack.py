@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import pytest
 
+from pacstore.check import check
 from pacstore.errors import Corrupt, Refused, Unavailable
+from pacstore.holding import is_held
 from pacstore.ledger import packs as pack_rows
 from pacstore.ledger import releases as release_rows
-from pacstore.limits import KIB
+from pacstore.limits import KIB, PackSizes
 from pacstore.progress import Silent
 from pacstore.reindex import reindex
 from pacstore.repack.repacking import RepackOptions
@@ -182,6 +184,61 @@ def test_a_placement_that_cannot_be_read_lets_nothing_be_repacked(worn):
     (worn.store.public / f"placements/{THIRD}.1").unlink()
     with pytest.raises(Corrupt, match=f"what {THIRD} needs"):
         do_repack(worn)
+
+
+def test_what_was_copied_is_not_collected_before_a_placement_names_it(worn):
+    small = RepackOptions(0.5, PackSizes(pack_bytes=100 * KIB))
+    reports = []
+
+    def collect(_):
+        with Store.open(worn.store.path, writable=True) as other:
+            reports.extend(gc(other, now=LATER) for _ in range(3))
+
+    with Store.open(worn.store.path, writable=True) as store:
+        # Before the third new pack.
+        store.storage = FaultyStorage(store.storage, 3, collect, ("stage",), once=True)
+        done = do_repack(worn, store=store, options=small)
+    assert [report.condemned.files for report in reports] == [2, 2, 2]
+    assert (done.new_packs, done.placements, done.failed) == (3, 2, [])
+    gc(worn.store, now=LATER)
+    worn.assert_installable(but={FIRST})
+    worn.assert_sound()
+
+
+class DyingBeforeHoldings(FaultyStorage):
+    def put(self, kind, name, data):
+        if kind is DocumentKind.HOLDINGS:
+            raise Killed(name)
+        self._storage.put(kind, name, data)
+
+
+def test_one_that_ended_between_catalog_and_holdings_keeps_old_packs_until_the_next_lets_holdings_follow(worn):
+    with Store.open(worn.store.path, writable=True) as store:
+        store.storage = DyingBeforeHoldings(store.storage)
+        with pytest.raises(Killed):
+            do_repack(worn, store=store)
+    worn.again()
+    entries = {name: worn.origin.entry(name) for name in (SECOND, THIRD)}
+    assert {entry.placement_number for entry in entries.values()} == {2}
+    assert not any(is_held(worn.store.storage, entry) for entry in entries.values())
+    before = packs_here(worn.store)
+    for _ in range(3):
+        gc(worn.store, now=LATER)
+    assert packs_here(worn.store) == before
+    worn.assert_installable(but={FIRST})
+    assert do_repack(worn).placements == 0
+    assert all(is_held(worn.store.storage, entry) for entry in entries.values())
+    gc(worn.store, now=LATER)
+    assert packs_here(worn.store) < before
+    worn.assert_installable(but={FIRST})
+    worn.assert_sound()
+
+
+def test_a_check_that_began_before_a_repacking_finds_no_damage(worn):
+    entries = [worn.origin.entry(name) for name in (SECOND, THIRD)]
+    assert do_repack(worn).placements == 2
+    with Store.open(worn.store.path, writable=False) as store:
+        assert check(store, entries, progress=Silent()).damage == []
 
 
 def test_a_release_that_is_not_held_whole_keeps_its_packs(worn):

@@ -73,6 +73,7 @@ class Race:
             assert isinstance(error, Unavailable), error
             assert "another repacking" in str(error)
         assert self.reports
+        assert [report.failed for report in self.reports] == [[]] * len(self.reports)
         self.releases.again()
         self.releases.assert_installable(but=self.gone)
         do_repack(self.releases)

@@ -164,8 +164,16 @@ class Replacer:
             self._catalog.replace_placements(wanted, self._keys, now=self._now())
             # The catalog first: if this ends here, the old placement is still whole, and so are the holdings that name it.
             for one in fit:
-                held = record_moved(self._store.ledger, self._store.storage, one.later, one.packs, now=self._now())
-                self.done, self.passed = self.done + held, self.passed + (not held)
+                self._hold(one)
+
+    def _hold(self, one: _Made) -> None:
+        try:
+            held = record_moved(self._store.ledger, self._store.storage, one.later, one.packs, now=self._now())
+        except Corrupt as error:
+            # One of its other packs was found to be damaged just now.
+            self.failed.append(Damage(str(one.later.release), str(error)))
+            return
+        self.done, self.passed = self.done + held, self.passed + (not held)
 
 
 def _maker(
