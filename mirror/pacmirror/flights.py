@@ -7,7 +7,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from pacmirror.threads import start_thread
-from pacmirror.verdict import NotReached, as_gateway
+from pacmirror.verdict import InCircle, NotReached, as_gateway
 from pacstore.errors import NotFound, PacballError
 
 if TYPE_CHECKING:
@@ -65,8 +65,9 @@ class Flights(Generic[T]):
         except PacballError as error:
             self.failures += not isinstance(error, NotFound)
             told = as_gateway(error)
-            until = asyncio.get_running_loop().time() + self._limits.failed_seconds
-            remember(self._failed, key, (until, told), self._limits.remembered)
+            if not isinstance(told, InCircle):  # who asks by another way may have another answer
+                until = asyncio.get_running_loop().time() + self._limits.failed_seconds
+                remember(self._failed, key, (until, told), self._limits.remembered)
             raise told from error
 
     def stop(self) -> None:

@@ -341,6 +341,9 @@ def test_mirrors_that_are_each_others_upstreams_say_so_and_do_not_wait_for_each_
 def test_a_circle_of_mirrors_passes_on_what_one_of_them_can_have(tmp_path):
     with serving(FILES) as origin, circle_of(tmp_path, 3, origin) as mirrors:
         assert mirrors[0].request(f"/packs/00/{1:064x}")[0] == 508
+        # As if the second asked the first: only its own way counts, now and later.
+        alias = "pacball-" + "0" * 16
+        assert mirrors[1].request(PATH, "Range: bytes=8-9", f"Via: 1.1 {', '.join([alias] * 16)}")[0] == 508
         assert mirrors[2].request(PATH, "Range: bytes=8-1007")[0] == 206
         assert mirrors[1].get(PATH) == PACK.data
 

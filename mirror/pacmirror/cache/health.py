@@ -6,7 +6,7 @@ import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from pacmirror.verdict import NotReached, as_gateway
+from pacmirror.verdict import InCircle, NotReached, as_gateway
 from pacstore.errors import NotFound
 from pacstore.source import PerhapsAbsent
 
@@ -86,6 +86,8 @@ class Health:
             return True
         if isinstance(error, NotFound | PerhapsAbsent):
             self._came_at = self._clock()  # an upstream has answered
+        if isinstance(error, InCircle):
+            return False  # who asks by another way may have another answer
         self._absent[pack] = (self._clock() + self._limits.absent_seconds, told)
         self._absent.move_to_end(pack)
         if len(self._absent) > self._limits.remembered:

@@ -11,7 +11,7 @@ from pacmirror.cache.filling import Filling
 from pacmirror.cache.opening import OpenedPack, begin, is_public, open_here
 from pacmirror.cache.turns import Turns
 from pacmirror.threads import start_thread
-from pacmirror.verdict import as_gateway
+from pacmirror.verdict import InCircle, as_gateway
 from pacstore.errors import Corrupt, PacballError, Unavailable
 
 if TYPE_CHECKING:
@@ -58,13 +58,18 @@ class Opener:
             found = self._shelf.get(pack)
             if found is not None:
                 return found
-            task = self._opening.get(pack)
+            task = begun = self._opening.get(pack)
             if task is None:
                 self._make_room(who)
                 self._asked[who] += 1
                 task = self._opening[pack] = self._tasks.begin(self._open(pack, who))
-            if not await asyncio.shield(task):
-                return None
+            try:
+                if not await asyncio.shield(task):
+                    return None
+            except InCircle:
+                if begun is None:
+                    raise
+                # Whoever began it came through mirrors that this one would have asked.
 
     def _make_room(self, who: str) -> None:
         if who and self._asked[who] >= self._limits.openings_per_address:
