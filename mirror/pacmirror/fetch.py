@@ -18,7 +18,7 @@ from pacmirror.peers import via_header
 from pacmirror.reasons import explain
 from pacmirror.verdict import CIRCLE_HINT, InCircle, TryLater
 from pacstore.errors import Corrupt, NotFound, Refused, TooLarge, Unavailable, printable
-from pacstore.source import Tail
+from pacstore.source import PerhapsAbsent, Tail
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -41,6 +41,11 @@ _ASK = "ask its operator for access, and name the token that you get in config.t
 _TLS = "if its port speaks TLS, write https://; else use another source"
 _LOGIN = "log in to this network in a browser, if it wants that"
 _FINAL = f"give the final URL; or {_LOGIN}"
+_OF_MIRRORS: dict[int, tuple[type[PerhapsAbsent], str, str]] = {
+    504: (PerhapsAbsent, "does not get it from where it would", ""),
+    508: (InCircle, "would have to ask mirrors that ask it", CIRCLE_HINT),
+}
+"""What a mirror says of what it does not hold; the rest of it may be had all the same."""
 _random = random.SystemRandom()
 
 
@@ -294,8 +299,9 @@ def _refuse_status(response: aiohttp.ClientResponse, url: URL) -> NoReturn:
         raise Refused(f"redirects to '{target}', which is not followed", place=place, hint=_FINAL)
     if status == 416:
         raise Corrupt("is shorter than the range asked for", place=place, hint=_ANOTHER)
-    if status == 508:
-        raise InCircle("would have to ask mirrors that ask it (status 508)", place=place, hint=CIRCLE_HINT)
+    if status in _OF_MIRRORS:
+        kind, message, hint = _OF_MIRRORS[status]
+        raise kind(f"{message} (status {status})", place=place, hint=hint)
     if status == 511:
         raise Refused("this network wants a login first (status 511)", place=place, hint=_LOGIN)
     if status in _FORBIDDEN:

@@ -61,12 +61,15 @@ def all_failed(what: object, errors: Mapping[str, PacballError]) -> PacballError
     causes = list(errors.values())
     if len(causes) == 1:
         return causes[0]
-    found = [kind for kind in _KINDS if any(isinstance(cause, kind) for cause in causes)]
-    absent = [isinstance(cause, NotFound) for cause in causes]
-    asked_back = [isinstance(cause, InCircle) for cause in causes]
-    kind: type[PacballError] = PerhapsAbsent if any(absent) or any(asked_back) else found[0]
-    if len(causes) == sum(absent) + sum(asked_back):
-        kind = InCircle if any(asked_back) else NotFound
+    kind: type[PacballError]
+    if all(isinstance(cause, NotFound) for cause in causes):
+        kind = NotFound
+    elif all(isinstance(cause, NotFound | InCircle) for cause in causes):
+        kind = InCircle
+    elif any(isinstance(cause, NotFound | PerhapsAbsent) for cause in causes):
+        kind = PerhapsAbsent
+    else:
+        kind = next(kind for kind in _KINDS if any(isinstance(cause, kind) for cause in causes))
     reasons = "; ".join(f"{name}: {_reason(name, cause)}" for name, cause in errors.items())
     return kind(f"none of {len(causes)} sources gives it: {reasons}", place=str(what), hint=_HINTS.get(kind, _OTHERS))
 

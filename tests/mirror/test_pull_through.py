@@ -362,3 +362,15 @@ def test_errors_name_no_upstreams_to_strangers(tmp_path):
             assert b"none of 2 sources gives it: an upstream: " in body
             assert b"127.0.0.1" not in body
             assert gone_url in json.dumps(mirror.status()["upstreams"])
+
+
+def test_what_an_upstream_holds_comes_though_it_cannot_reach_its_own(tmp_path):
+    """Of what it does not hold it says 504, which says nothing of the rest."""
+    with serving(FILES) as origin, mirroring(tmp_path / "country", origin) as country:
+        country.get(PATH)
+        wait_for_public(country)
+        gone = origin.url
+    with mirroring(tmp_path / "country", gone) as country, mirroring(tmp_path / "site", country) as site:
+        for number in range(2):
+            assert site.request(f"/packs/00/{number:064x}")[0] == 504
+            assert site.request(PATH, f"Range: bytes={60_000 * number + 8}-{60_000 * number + 9}")[0] == 206
