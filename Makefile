@@ -25,14 +25,15 @@ test-slow: $(READY)  ## attacks on the catalog, backups beside publishers, every
 
 test-peers: $(READY)  ## tests with real peers and file systems; needs root, installs what is missing
 	tests/peers/install.sh
-	$(PYTEST) -n 2 --dist loadfile tests/peers -m "peers or root"
+	$(PYTEST) -n 2 --dist loadfile tests/peers tests/fault -m "peers or root"
 
-test-faults: $(READY)  ## kills, power cuts and failing disks, over and over (FAULT_ROUNDS), and what is large; needs root
+test-faults: $(READY)  ## the fault matrix, kills, power cuts, failing disks, over and over (FAULT_ROUNDS), and what is large; needs root
 	tests/peers/install.sh
 	$(PYTEST) -q tests/peers -m large
 	for round in $$(seq $(FAULT_ROUNDS)); do \
 	  echo "== round $$round of $(FAULT_ROUNDS)"; \
-	  PACBALL_FAULT_ROUND=$$round $(PYTEST) -q tests/fault tests/e2e/test_interruptions.py tests/e2e/test_mirrors.py tests/peers/test_power_loss.py \
+	  PACBALL_FAULT_ROUND=$$round $(PYTEST) -q -n 2 tests/fault/matrix -m large || exit 1; \
+	  PACBALL_FAULT_ROUND=$$round $(PYTEST) -q tests/fault -m "not large" tests/e2e/test_interruptions.py tests/e2e/test_mirrors.py tests/peers/test_power_loss.py \
 	    tests/peers/test_failing_disks.py tests/peers/test_full_disks.py tests/peers/test_killed_installs.py \
 	    tests/peers/test_failing_sites.py tests/peers/test_power_loss_sites.py tests/store/test_repack_races.py || exit 1; \
 	done

@@ -15,7 +15,8 @@ from tests.e2e import trees
 from tests.e2e.site import Outcome, wait_until
 from tests.e2e.slow import slowed
 from tests.peers.conftest import NEW, OLD
-from tests.peers.programs import call, program
+from tests.peers.faketime import Clock
+from tests.peers.programs import call
 from tests.peers.volumes import memory_volume, network_volume, volume
 from tests.seeds import seeded
 
@@ -125,27 +126,6 @@ def test_a_root_that_is_a_file(site, origin, tmp_path):
     assert done.code in (2, 6, 7)
     assert "root" in done.err
     assert (tmp_path / "root").read_text() == "precious"
-
-
-class Clock:
-    """A clock that jumps for whom it runs; what is measured between two moments is right all the same."""
-
-    def __init__(self, path):
-        self.path = path
-        self.set("+0")
-        preload = program("faketime")
-        library = next(p for p in (f"{d}/libfaketimeMT.so.1" for d in _LIBRARIES) if os.path.exists(p))
-        assert preload
-        self.before = ("env", f"LD_PRELOAD={library}", f"FAKETIME_TIMESTAMP_FILE={path}", "FAKETIME_NO_CACHE=1",
-                       "FAKETIME_DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1")  # fmt: skip
-
-    def set(self, jump):
-        partial = self.path.with_name("partial")
-        partial.write_text(f"{jump}\n")
-        partial.rename(self.path)
-
-
-_LIBRARIES = (f"/usr/lib/{os.uname().machine}-linux-gnu/faketime", "/usr/lib/faketime")
 
 
 @pytest.fixture
