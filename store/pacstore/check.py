@@ -25,6 +25,7 @@ from pacstore.holdings import Holdings
 from pacstore.limits import LIMITS, MIB
 from pacstore.links import links_of
 from pacstore.pack import read_table
+from pacstore.placement import placement_name
 from pacstore.progress import Progress
 from pacstore.readback import Damage, Report, read_back, total_length
 from pacstore.reindex import check_index
@@ -78,10 +79,13 @@ def check(
         _check_objects(store, kind, report)
     held = frozenset(store.storage.names(DocumentKind.HOLDINGS))
     expected = [entry for entry in releases if entry.release not in droppable or str(entry.release) in held]
-    report.releases_dropped = len(releases) - len(expected)
+    others = [entry for entry in releases if entry.release in droppable and str(entry.release) not in held]
+    report.releases_dropped = len(others)
     for entry in expected:
         _check_release(store, entry, bad, report)
-    _check_links(store, expected, report)
+    for entry in others:
+        _check_placement(store, entry, report)
+    _check_links(store, releases, expected, report)
     try:
         check_index(store, [pack for pack, frames in bad.items() if frames is None], report)
     except PacballError as error:
@@ -89,11 +93,29 @@ def check(
     return report
 
 
-def _check_links(store: Store, releases: list[CatalogRelease], report: CheckReport) -> None:
+def _check_placement(store: Store, entry: CatalogRelease, report: Report) -> None:
+    """Of a release that need not be held the placement may be here all the same, as where clients asked a mirror for it."""
+    name = placement_name(entry.release, entry.placement_number)
+    place = document_path(DocumentKind.PLACEMENT, name)
+    try:
+        data = store.storage.get(DocumentKind.PLACEMENT, name, limit=entry.placement.length)
+        if not entry.placement.matches(data):
+            raise Corrupt("is not what the catalog says", place=place)
+    except NotFound:
+        return
+    except PacballError as error:
+        report.add(error, place)
+
+
+def _check_links(
+    store: Store, releases: list[CatalogRelease], expected: list[CatalogRelease], report: CheckReport
+) -> None:
     """Compare every link with the SHA-256 in its name, unless it is the very file that was checked under its other name."""
-    missing = {link.path: link.file for entry in releases for link in links_of(entry)}
+    files = {link.path: link.file for entry in releases for link in links_of(entry)}
+    missing = {link.path for entry in expected for link in links_of(entry)}
     for path in store.storage.links():
-        other = missing.pop(path, None)
+        missing.discard(path)
+        other = files.get(path)
         try:
             with closing(store.storage.open_link(path)) as file, wrapped(path):
                 if (other is None or not _is_same(file, store, other)) and _sha256(file) != named_sha256(path):

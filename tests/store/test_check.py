@@ -363,6 +363,18 @@ def test_a_damaged_file_of_two_names_is_named_once(origin, trees):
     assert places(origin.check()) == {path}
 
 
+def test_a_damaged_placement_of_a_release_that_is_not_held_is_named_once(copy):
+    """A mirror keeps those that clients asked it for; other clients are sent them."""
+    path = document_path(DocumentKind.PLACEMENT, f"{NAME}.1")
+    copy.store.storage.remove(DocumentKind.HOLDINGS, NAME)
+    droppable = {Release.parse(NAME)}
+    assert check(copy.store, catalog_releases(copy.store), progress=Silent(), droppable=droppable).damage == []
+    flip(copy.store.public / path, 100)
+    report = check(copy.store, catalog_releases(copy.store), progress=Silent(), droppable=droppable)
+    assert places(report) == {path}
+    assert (report.releases, report.releases_dropped) == ([], 1)
+
+
 @pytest.mark.parametrize("damage", ["flipped", "empty", "another"])
 def test_a_link_that_is_not_what_its_name_says_is_named(copy, damage):
     """Whether the catalog names it or not. No release is damaged by that."""
