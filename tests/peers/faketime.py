@@ -11,15 +11,19 @@ _LIBRARIES = (f"/usr/lib/{os.uname().machine}-linux-gnu/faketime", "/usr/lib/fak
 
 
 class Clock:
-    """A clock that jumps for whom it runs (`before` the command); what is measured between two moments is right all the same."""
+    """A clock that jumps for whom it runs (`before` the command); what is measured between two moments is right all the same.
 
-    def __init__(self, path: Path) -> None:
+    A jump is seen within `cached_seconds`. With 0, at once, each look at the clock takes long.
+    """
+
+    def __init__(self, path: Path, *, cached_seconds: int = 0) -> None:
         self.path = path
         self.set("+0")
         preload = program("faketime")
         library = next(p for p in (f"{d}/libfaketimeMT.so.1" for d in _LIBRARIES) if os.path.exists(p))
         assert preload
-        self.before = ("env", f"LD_PRELOAD={library}", f"FAKETIME_TIMESTAMP_FILE={path}", "FAKETIME_NO_CACHE=1",
+        cache = f"FAKETIME_CACHE_DURATION={cached_seconds}" if cached_seconds else "FAKETIME_NO_CACHE=1"
+        self.before = ("env", f"LD_PRELOAD={library}", f"FAKETIME_TIMESTAMP_FILE={path}", cache,
                        "FAKETIME_DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1")  # fmt: skip
 
     def set(self, jump: str) -> None:
