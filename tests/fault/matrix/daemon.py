@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.e2e.site import PACBALL, Site, free_port
 from tests.fault.matrix.clients import Asked, Client
 
-READY_S = 30.0
+READY_S = 60.0
 END_S = 60.0
 MEMORY_BYTES = 300 << 20
 _CONFIG = """

@@ -41,7 +41,7 @@ SHORT_ROOT = (
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("clients", "pattern", "fault"), SHORT)
 def test_short(template, tmp_path, clients, pattern, fault):
     run(Cell(clients, pattern, fault, SHORT_S), template, tmp_path)
@@ -49,14 +49,14 @@ def test_short(template, tmp_path, clients, pattern, fault):
 
 @pytest.mark.peers
 @pytest.mark.root
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("clients", "pattern", "fault"), SHORT_ROOT)
 def test_short_as_root(template, tmp_path, clients, pattern, fault):
     run(Cell(clients, pattern, fault, SHORT_S, with_curl=True), template, tmp_path)
 
 
 @pytest.mark.large
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("clients", CLIENTS)
