@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from pacmirror.config import Config, SyncConfig, UpstreamConfig
-from pacmirror.limits import ServerLimits, SyncLimits
+from pacmirror.limits import EventLimits, ServerLimits, SyncLimits
 from pacmirror.sync.bookkeeping import Bookkeeping
 from pacmirror.sync.syncing import Syncing
 from pacstore.errors import NotFound
@@ -18,6 +18,7 @@ from pacstore.ledger.completion import record_complete, withdraw
 from pacstore.ledger.releases import ReleaseState
 from pacstore.store import Store
 from pacstore.subscription import Subscription
+from pacstore.trust.targets import Withdrawal
 from tests.mirror.mirrors import until
 from tests.store.trust_world import NOW, entry
 
@@ -71,10 +72,10 @@ def config(tmp_path):
 
 
 @contextlib.asynccontextmanager
-async def syncing(config, view, supplies):
+async def syncing(config, view, supplies, announce=lambda *_, **__: None):
     """A sync with its books, which have started, and end with the context."""
     books = Bookkeeping(config, view, clock=lambda: NOW)
-    sync = Syncing(config, books, view, supplies, supplies, announce=lambda *_, **__: None, clock=lambda: NOW)
+    sync = Syncing(config, books, view, supplies, supplies, announce=announce, clock=lambda: NOW)
     await books.start()
     await sync.start()
     try:
@@ -120,6 +121,36 @@ def test_many_releases_are_looked_at_once_and_not_for_each_that_ends(config):
             await until(lambda: books.standing.count(ReleaseState.FAILED) == len(many))
             await until(lambda: sync.status()["queued"] == 0 and not sync.status()["transfers"])
             assert sync.roster is roster
+
+    run(work)
+
+
+def test_who_listens_can_read_while_very_many_releases_leave(config):
+    many = [entry(f"Demo-{number}-x") for number in range(200)]
+    waiting, most, dropped = 0, 0, 0
+
+    def announce(_, *, complete):
+        nonlocal waiting, dropped
+        waiting += 1
+        dropped += not complete
+
+    async def read():
+        nonlocal waiting, most
+        while True:
+            most, waiting = max(most, waiting), 0
+            await asyncio.sleep(0)
+
+    async def work():
+        view, supplies = View(), Supplies()
+        view.version = 1
+        await view.show(*many)
+        async with syncing(config, view, supplies, announce) as (_, sync):
+            reader = asyncio.create_task(read())
+            await until(lambda: sync.roster is not None and len(sync.roster.wanted) == len(many))
+            await view.show(*(replace(one, withdrawal=Withdrawal(int(NOW), "bad")) for one in many))
+            await until(lambda: dropped == len(many))
+            reader.cancel()
+        assert most < EventLimits().queued
 
     run(work)
 

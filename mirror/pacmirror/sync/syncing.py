@@ -181,6 +181,7 @@ class Syncing(Service):
             for release in roster.dropped:
                 _log.info("%s is no longer held", release)
                 self._announce(release, complete=False)
+                await asyncio.sleep(0)  # of many, listeners would be sent away who had no chance to read
             self._cut(roster)
         self._begin(keeping)
 
