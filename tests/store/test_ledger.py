@@ -244,6 +244,7 @@ def test_a_new_ledger_begins_with_what_people_had_said(path):
             subscriptions.add(connection, Subscription("Demo-*"), now=2.0)
             pins.add(connection, pin)
         hold(ledger, ONE)
+    assert orders.path_beside(path).stat().st_mode & 0o777 == 0o644, "root's commands keep no daemon from reading it"
     path.unlink()
     with closing(Ledger(path)) as ledger, ledger.reading() as connection:
         assert subscriptions.listed(connection) == (Subscription("Atlas*", 3), Subscription("Demo-*"))

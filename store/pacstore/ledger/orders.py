@@ -110,7 +110,8 @@ def _save(connection: sa.Connection, path: Path) -> None:
     data = encode(connection)
     # An empty file says as much as none, and is as durable as any.
     if data != _read(path):
-        replace_file(path, data, staging=path.parent, mode=0o600)
+        # Commands may be root's: the daemon, which is not, is to read it, too.
+        replace_file(path, data, staging=path.parent, mode=0o644)
 
 
 def _read(path: Path) -> bytes:
