@@ -281,14 +281,17 @@ def test_two_mirrors_that_are_each_others_peers_do_not_wait_for_each_other(tmp_p
     assert sum(request.length for request in origin.packs_asked()) < 1.1 * SIZE
 
 
+@pytest.mark.slow
 def test_what_is_perhaps_absent_says_nothing_of_other_packs(tmp_path):
     """One upstream is gone, the other has no such pack: strangers may ask for any id, and others are served meanwhile."""
     with serving(FILES) as gone:
         gone_url = gone.url
     with serving(FILES) as good, mirroring(tmp_path, gone_url, good) as mirror:
         for number in range(3):
-            assert mirror.request(f"/packs/00/{number:064x}")[0] == 504
-            assert mirror.request(PATH, f"Range: bytes={60_000 * number + 8}-{60_000 * number + 9}")[0] == 206
+            assert mirror.request(f"/packs/00/{number:064x}", timeout=60)[0] == 504
+            assert (
+                mirror.request(PATH, f"Range: bytes={60_000 * number + 8}-{60_000 * number + 9}", timeout=60)[0] == 206
+            )
 
 
 def test_an_address_may_ask_for_so_many_packs_at_once(tmp_path):
@@ -333,18 +336,18 @@ def circle_of(where, count, *origins):
 def test_mirrors_that_are_each_others_upstreams_say_so_and_do_not_wait_for_each_other(tmp_path, count):
     with circle_of(tmp_path, count) as mirrors:
         for mirror in mirrors:
-            status, headers, body = mirror.request(PATH)
+            status, headers, body = mirror.request(PATH, timeout=60)
             assert (status, headers["cache-control"]) == (508, "no-store")
             assert "name each other as peers" in json.loads(body)["hint"]
 
 
 def test_a_circle_of_mirrors_passes_on_what_one_of_them_can_have(tmp_path):
     with serving(FILES) as origin, circle_of(tmp_path, 3, origin) as mirrors:
-        assert mirrors[0].request(f"/packs/00/{1:064x}")[0] == 508
+        assert mirrors[0].request(f"/packs/00/{1:064x}", timeout=60)[0] == 508
         # As if the second asked the first: only its own way counts, now and later.
         alias = "pacball-" + "0" * 16
-        assert mirrors[1].request(PATH, "Range: bytes=8-9", f"Via: 1.1 {', '.join([alias] * 16)}")[0] == 508
-        assert mirrors[2].request(PATH, "Range: bytes=8-1007")[0] == 206
+        assert mirrors[1].request(PATH, "Range: bytes=8-9", f"Via: 1.1 {', '.join([alias] * 16)}", timeout=60)[0] == 508
+        assert mirrors[2].request(PATH, "Range: bytes=8-1007", timeout=60)[0] == 206
         assert mirrors[1].get(PATH) == PACK.data
 
 
@@ -354,16 +357,17 @@ def test_errors_name_no_upstreams_to_strangers(tmp_path):
         gone_url = gone.url
     with serving(FILES, mischief.of_packs(mischief.flip, first=1)) as liar:
         with mirroring(tmp_path / "lies", liar) as mirror:
-            body = json.loads(mirror.request(PATH)[2])
+            body = json.loads(mirror.request(PATH, timeout=60)[2])
             assert body["message"].startswith("packs/")
             assert "an upstream gives wrong bytes" in body["message"]
         with mirroring(tmp_path / "two", gone_url, f"{gone_url}/other/") as mirror:
-            body = mirror.request(PATH)[2]
+            body = mirror.request(PATH, timeout=60)[2]
             assert b"none of 2 sources gives it: an upstream: " in body
             assert b"127.0.0.1" not in body
             assert gone_url in json.dumps(mirror.status()["upstreams"])
 
 
+@pytest.mark.slow
 def test_what_an_upstream_holds_comes_though_it_cannot_reach_its_own(tmp_path):
     """Of what it does not hold it says 504, which says nothing of the rest."""
     with serving(FILES) as origin, mirroring(tmp_path / "country", origin) as country:
@@ -372,5 +376,5 @@ def test_what_an_upstream_holds_comes_though_it_cannot_reach_its_own(tmp_path):
         gone = origin.url
     with mirroring(tmp_path / "country", gone) as country, mirroring(tmp_path / "site", country) as site:
         for number in range(2):
-            assert site.request(f"/packs/00/{number:064x}")[0] == 504
-            assert site.request(PATH, f"Range: bytes={60_000 * number + 8}-{60_000 * number + 9}")[0] == 206
+            assert site.request(f"/packs/00/{number:064x}", timeout=60)[0] == 504
+            assert site.request(PATH, f"Range: bytes={60_000 * number + 8}-{60_000 * number + 9}", timeout=60)[0] == 206
