@@ -28,6 +28,8 @@ PARTIAL_NAME = "partial"
 """The directory below `private/`."""
 _PRIVATE_MODE = 0o600
 _NAME = re.compile(r"[0-9a-f]{64}\Z")
+_SECOND_NAME = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{16}\Z")
+"""That a pack has for a moment while it takes the place of another file."""
 
 
 class PartialPacks:
@@ -72,9 +74,12 @@ class PartialPacks:
         with wrapped(public):
             try:
                 if path.exists():
+                    damaged = public.stat()
                     self._merge(pack)
                     sync_directory(path.parent)
-                    public.unlink(missing_ok=True)
+                    # Another file is one that was filled meanwhile: it is good, and may have no other name.
+                    if os.path.samestat(public.stat(), damaged):
+                        public.unlink()
                 else:
                     # In one step: whoever fills it from now on may make it public again before this returns.
                     os.rename(public, path)
@@ -109,6 +114,11 @@ class PartialPacks:
             with suppress(NotFound), wrapped(path):
                 if self._public(pack).exists() or not path.stat().st_blocks:
                     path.unlink()
+        for directory in _listed(self._top):
+            for name in _listed(self._top / directory):
+                if _SECOND_NAME.match(name):
+                    with suppress(NotFound), wrapped(self._top / directory / name):
+                        (self._top / directory / name).unlink()
 
     def _merge(self, pack: Digest) -> None:
         """Beside a public pack there is a partial one, which gets the good frames of the public one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -132,15 +133,30 @@ class PartialPack:
         """Name the very file that was verified: by now another one may have its private name."""
         directory = os.open(self._public.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            with suppress(FileExistsError):  # made by another process: the same bytes
-                # With a directory given, this is linkat(AT_SYMLINK_FOLLOW), which follows the descriptor to its file.
-                os.link(
-                    f"/proc/self/fd/{self._descriptor}", self._public.name, src_dir_fd=directory, dst_dir_fd=directory
-                )
+            self._link(self._public.name, directory)
+        except FileExistsError:
+            self._take_public_name(directory)
         except FileNotFoundError:
             raise Removed("was removed while it was filled", place=str(self._path), hint="try again") from None
         finally:
             os.close(directory)
+
+    def _take_public_name(self, directory: int) -> None:
+        """Another process has made it, or it is damaged and about to be withdrawn; this file is good, whatever that one is."""
+        private = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        temporary = f"{self._public.name}.{secrets.token_hex(8)}"
+        try:
+            with suppress(FileNotFoundError):  # removed: others have made room, or withdrawn one over it
+                self._link(temporary, private)
+                os.rename(temporary, self._public.name, src_dir_fd=private, dst_dir_fd=directory)
+                # Of two names of one file, a rename leaves both.
+                os.unlink(temporary, dir_fd=private)
+        finally:
+            os.close(private)
+
+    def _link(self, name: str, directory: int) -> None:
+        # With a directory given, this is linkat(AT_SYMLINK_FOLLOW), which follows the descriptor to its file.
+        os.link(f"/proc/self/fd/{self._descriptor}", name, src_dir_fd=directory, dst_dir_fd=directory)
 
     def _give_up(self) -> None:
         """Remove the private name, if it is still that of this file."""

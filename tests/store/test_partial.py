@@ -269,8 +269,11 @@ def test_withdrawing_is_finished_by_whoever_repeats_it(store, packs):
     assert partial_file(store).stat().st_nlink == 1
 
 
-def test_a_pack_that_becomes_whole_while_it_is_withdrawn_stays(store, packs, monkeypatch):
+@pytest.mark.parametrize("beside", [[], [0]])
+def test_a_pack_that_becomes_whole_while_it_is_withdrawn_stays(store, packs, monkeypatch, beside):
     """Whoever fills packs finds it as soon as it is a partial one, and may be done with it before the withdrawal is."""
+    if beside:
+        fill(packs, beside).close()
     put_public(store)
     spoil(public_file(store), PACK.frames.begin(3))
     inner, filled = durable.sync_directory, []
@@ -295,6 +298,15 @@ def test_there_must_be_a_pack_to_withdraw(packs):
         packs.demote(PACK.id)
 
 
+def test_a_whole_pack_takes_the_place_of_a_damaged_one(store, packs):
+    with closing(fill(packs)) as partial:
+        put_public(store)
+        spoil(public_file(store), PACK.frames.begin(3))
+        partial.publish()
+    assert public_file(store).read_bytes() == PACK.data
+    assert os.listdir(partial_file(store).parent) == []
+
+
 def test_tidying_removes_second_names_and_empty_files_and_nothing_else(store, packs):
     other = noise_pack(2, seed="other")
     packs.begin(other.id, other.table).close()
@@ -303,8 +315,11 @@ def test_tidying_removes_second_names_and_empty_files_and_nothing_else(store, pa
     empty = Digest.of(b"empty")
     (store.private / "partial" / empty.hex[:2]).mkdir(exist_ok=True)
     (store.private / "partial" / empty.hex[:2] / empty.hex).write_bytes(b"")
+    second = partial_file(store).with_name(f"{PACK.id.hex}.{'0' * 16}")
+    second.write_bytes(b"")
     packs.tidy()
     assert list(packs.digests()) == [other.id]
+    assert not second.exists()
 
 
 def test_a_sync_that_failed_is_never_taken_for_done(store, packs, monkeypatch):
