@@ -29,7 +29,7 @@ test-peers: $(READY)  ## tests with real peers and file systems; needs root, ins
 
 test-faults: $(READY)  ## the fault matrix, kills, power cuts, failing disks, over and over (FAULT_ROUNDS), and what is large; needs root
 	tests/peers/install.sh
-	$(PYTEST) -q tests/peers -m large
+	$(PYTEST) -q tests/peers tests/e2e/test_repacked.py -m large
 	for round in $$(seq $(FAULT_ROUNDS)); do \
 	  echo "== round $$round of $(FAULT_ROUNDS)"; \
 	  PACBALL_FAULT_ROUND=$$round $(PYTEST) -q -n 2 tests/fault/matrix -m large || exit 1; \

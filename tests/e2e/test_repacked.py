@@ -15,7 +15,6 @@ from tests.e2e.test_interruptions import _staged_bytes
 
 OLD, NEW = "Large-1.0-any", "Large-1.1-any"
 LINE_BYTES_PER_SECOND = 3 * trees.MIB
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +46,7 @@ def packs(store):
     return {path.name for path in (store / "public/packs").rglob("*") if path.is_file()}
 
 
+@pytest.mark.large
 def test_an_installer_in_the_middle_of_a_release_goes_on_by_the_older_placement(worn, site, root):
     origin, store, tree = worn
     keys = origin.root_keys(store)
@@ -62,6 +62,7 @@ def test_an_installer_in_the_middle_of_a_release_goes_on_by_the_older_placement(
     trees.assert_same(root / "releases" / NEW, tree)
 
 
+@pytest.mark.slow
 def test_an_installer_whose_packs_are_gone_asks_for_the_new_placement(worn, site, root):
     origin, store, tree = worn
     keys = origin.root_keys(store)
@@ -79,6 +80,7 @@ def test_an_installer_whose_packs_are_gone_asks_for_the_new_placement(worn, site
     trees.assert_same(root / "releases" / NEW, tree)
 
 
+@pytest.mark.large
 def test_a_repacking_that_is_killed_again_and_again_ends_and_the_release_can_be_installed(worn, site, root):
     origin, store, tree = worn
     keys, before, staging = origin.root_keys(store), packs(store), store / "private/staging"

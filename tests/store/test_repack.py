@@ -292,6 +292,25 @@ def test_what_was_copied_before_an_interruption_is_not_copied_again(worn):
 
 
 @pytest.mark.slow
+def test_a_copy_that_was_damaged_since_is_made_anew(worn):
+    before = packs_here(worn.store)
+    with Store.open(worn.store.path, writable=True) as store:
+        store.storage = FaultyStorage(store.storage, 1, killed, ("create",))
+        with pytest.raises(Killed):
+            do_repack(worn, store=store)
+    worn.again()
+    (copy,) = packs_here(worn.store) - before
+    for offset in (100, 140 * KIB, 270 * KIB):
+        flip(worn.store.public / f"packs/{copy[:2]}/{copy}", offset)
+    done = do_repack(worn)
+    assert (done.new_packs, done.placements, done.failed) == (1, 2, [])
+    gc(worn.store, now=LATER)
+    gc(worn.store, now=LATER)
+    worn.assert_installable(but={FIRST})
+    worn.assert_sound()
+
+
+@pytest.mark.slow
 def test_a_release_that_is_withdrawn_after_an_interruption_is_dropped_as_ever(worn):
     with Store.open(worn.store.path, writable=True) as store:
         store.storage = FaultyStorage(store.storage, 1, killed, ("put",))

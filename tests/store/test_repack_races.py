@@ -122,7 +122,7 @@ def test_fear_of_deletion_either_at_some_steps_of_the_other(worn, tmp_path, othe
     # Of steps of one kind that follow one another, the first; reads are many and alike.
     numbers = [n for n, step in enumerate(steps) if step not in _READS and (not n or step != steps[n - 1])]
     chance = seeded(f"{other} {first}")
-    for number in chance.sample(numbers, min(len(numbers), 6)):
+    for number in chance.sample(numbers, min(len(numbers), 3)):
         Race(worn.copy(tmp_path / str(number)), other, after(number, first, then)).assert_good()
     Race(worn.copy(tmp_path / "x"), other, at_random(chance.random())).assert_good()
 
