@@ -103,21 +103,25 @@ class ReleaseRow:
 
 def want(connection: sa.Connection, release: Release, *, now: float) -> None:
     """Let a release be kept whole: a new one begins as partial, one that was to leave stays."""
-    connection.execute(
-        insert(RELEASES)
-        .values(
-            name=str(release),
-            state=ReleaseState.PARTIAL,
-            placement_number=0,
-            total_bytes=0,
-            held_bytes=0,
-            reason="",
-            attempts=0,
-            next_at=now,
-            since=now,
-        )
-        .on_conflict_do_update(index_elements=["name"], set_={"leaves_at": None})
-    )
+    want_all(connection, [release], now=now)
+
+
+def want_all(connection: sa.Connection, wanted: Iterable[Release], *, now: float) -> None:
+    """The same for any number of them, which may be many thousands."""
+    new = {
+        "state": ReleaseState.PARTIAL.value,
+        "placement_number": 0,
+        "total_bytes": 0,
+        "held_bytes": 0,
+        "reason": "",
+        "attempts": 0,
+        "next_at": now,
+        "since": now,
+    }
+    rows = [{"name": str(release), **new} for release in wanted]
+    if rows:
+        stays = insert(RELEASES).on_conflict_do_update(index_elements=["name"], set_={"leaves_at": None})
+        connection.execute(stays, rows)
 
 
 def let_go(connection: sa.Connection, release: Release, *, at: float) -> None:

@@ -60,9 +60,8 @@ def update(
     with ledger.writing() as connection:
         known = releases.every(connection)
         wanted = _wanted(catalog, (*configured, *subscriptions.listed(connection)), rules, now)
-        for release in wanted:
-            if release not in known or known[release].leaves_at is not None:
-                releases.want(connection, release, now=now)
+        returning = [one for one in wanted if one not in known or known[one].leaves_at is not None]
+        releases.want_all(connection, returning, now=now)
         dropped = _let_go(connection, [row for release, row in known.items() if release not in wanted and release in catalog],
                           now=now, grace_seconds=grace_seconds)  # fmt: skip
         known = releases.every(connection)
