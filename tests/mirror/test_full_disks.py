@@ -137,6 +137,32 @@ def test_when_there_is_room_again_packs_are_kept_again(tmp_path, step, caplog):
     assert "can be written to the disk again" in caplog.text
 
 
+@pytest.mark.parametrize("is_read", [False, True])
+def test_what_was_to_be_mirrored_on_a_full_disk_is_when_there_is_room_though_nothing_else_is_asked_for(
+    tmp_path, is_read
+):
+    """Also while a client keeps on reading that very pack from memory."""
+
+    async def work():
+        async with filling(tmp_path, origin) as (filler, disk, store), contextlib.AsyncExitStack() as reading:
+            disk.full = "begin"
+            with pytest.raises(Unavailable, match="no space"):
+                await filler.fetch(PACK.id)
+            if is_read:
+                await reading.enter_async_context(filler.filling(PACK.id))
+            disk.full = ""
+            await asyncio.sleep(0.25)
+            await filler.fetch(PACK.id)
+            assert (store.public / PACK.path).read_bytes() == PACK.data
+            assert filler.status()["disk"] == ""
+            await reading.aclose()
+            await until(lambda: not filler.status()["filling"] and not filler.status()["queued"])
+            assert filler.status()["under_way"] == 0
+
+    with serving(FILES) as origin:
+        run(work)
+
+
 def test_a_pack_that_was_opened_on_a_full_disk_is_kept_though_a_client_still_reads_it(tmp_path):
     """Otherwise whoever needs it on disk fetches one frame again and again, for ever."""
 

@@ -205,6 +205,8 @@ class Filler(Service):
         fault = self._health.disk_fault
         if fault is not None and (filling.partial is None or not self._health.may_write()):
             raise Unavailable(fault.message, place=fault.place, hint=fault.hint)
+        if filling.partial is None:
+            raise Removed("was opened while there was no room for it", place=filling.pack.hex, hint="try again")
         self._passing.drop(filling.pack, number)
 
     async def _completed(self, filling: Filling) -> None:
@@ -325,8 +327,7 @@ class Filler(Service):
             self._passing.clear()
             for filling in self._shelf:
                 if filling.partial is None:
-                    # For those who use it; whoever comes from now on opens the pack again, on disk.
-                    self._shelf.remove(filling)
+                    self._opener.begin_anew(filling)
                 self._begin_work(filling)
 
     def _fetch_failed(self, filling: Filling, run: range, error: PacballError, began: float) -> None:

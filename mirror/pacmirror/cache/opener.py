@@ -57,7 +57,9 @@ class Opener:
         while True:
             found = self._shelf.get(pack)
             if found is not None:
-                return found
+                if found.partial is not None or not self._health.may_write():
+                    return found
+                self.begin_anew(found)
             task = begun = self._opening.get(pack)
             if task is None:
                 self._make_room(who)
@@ -75,6 +77,15 @@ class Opener:
         if who and self._asked[who] >= self._limits.openings_per_address:
             raise Unavailable("too many packs are asked for at once from this address", hint="try again in a moment")
         self._shelf.make_room(len(self._opening))
+
+    def begin_anew(self, filling: Filling) -> None:
+        """The pack was opened where there was no room for it: for those who use it, it passes through memory to the end.
+
+        Whoever comes from now on opens it again, on disk. What nobody waits for does not come into memory, where it would stay
+        wanted for ever.
+        """
+        self._shelf.remove(filling)
+        filling.fail(Unavailable("could not be kept", place=filling.pack.hex, hint="it is begun anew"), bulk=True)
 
     async def _open(self, pack: Digest, who: str) -> bool:
         """Put the pack on the shelf; False if it is public."""
