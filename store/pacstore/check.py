@@ -94,7 +94,7 @@ def check(
 
 
 def _check_placement(store: Store, entry: CatalogRelease, report: Report) -> None:
-    """Of a release that need not be held the placement may be here all the same, as where clients asked a mirror for it."""
+    """Compare the placement, if it is here: as of a release that a mirror does not hold, but clients have asked it for."""
     name = placement_name(entry.release, entry.placement_number)
     place = document_path(DocumentKind.PLACEMENT, name)
     try:
@@ -104,7 +104,7 @@ def _check_placement(store: Store, entry: CatalogRelease, report: Report) -> Non
     except NotFound:
         return
     except PacballError as error:
-        report.add(error, place)
+        _add_once(report, error, place)
 
 
 def _check_links(
@@ -171,9 +171,19 @@ def _check_release(store: Store, entry: CatalogRelease, bad: BadFrames, report: 
         _check_holdings(store, entry)
     except PacballError as error:
         report.releases.append(name)
-        # What was found by its own name already is not said twice.
-        if error.place not in {damage.place for damage in report.damage}:
-            report.add(error, name)
+        _add_once(report, error, name)
+        # What is damaged first hides nothing of what comes later.
+        _check_placement(store, entry, report)
+        try:
+            _check_holdings(store, entry)
+        except PacballError as other:
+            _add_once(report, other, name)
+
+
+def _add_once(report: Report, error: PacballError, place: str) -> None:
+    """What was found by its own name already is not said twice."""
+    if error.place not in {damage.place for damage in report.damage}:
+        report.add(error, place)
 
 
 def _check_holdings(store: Store, entry: CatalogRelease) -> None:

@@ -363,6 +363,23 @@ def test_a_damaged_file_of_two_names_is_named_once(origin, trees):
     assert places(origin.check()) == {path}
 
 
+def test_all_damaged_documents_of_a_release_are_named(copy):
+    """Who replaces one would find the next one only then."""
+    entry = copy.entry(NAME)
+    paths = {
+        object_path(ObjectKind.MANIFEST, entry.manifest.digest),
+        object_path(ObjectKind.ATTRIBUTES, entry.attributes.digest),
+        document_path(DocumentKind.PLACEMENT, f"{NAME}.1"),
+        document_path(DocumentKind.HOLDINGS, NAME),
+    }
+    for path in paths:
+        flip(copy.store.public / path, 30)
+    report = copy.check()
+    assert places(report) == paths
+    assert len(report.damage) == len(paths)
+    assert report.releases == [NAME]
+
+
 def test_a_damaged_placement_of_a_release_that_is_not_held_is_named_once(copy):
     """A mirror keeps those that clients asked it for; other clients are sent them."""
     path = document_path(DocumentKind.PLACEMENT, f"{NAME}.1")
