@@ -5,9 +5,34 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+from pathlib import Path
 
 from pacstore.contain.running import User
 from pacstore.errors import NotFound, Refused, printable
+
+
+def check_may_write(store: Path) -> None:
+    """Raise Refused where root would work on a store of somebody else: the daemon could neither read nor change what it makes."""
+    try:
+        owner = os.stat(store / "private").st_uid
+    except OSError:  # there is no store, as whoever opens it says
+        return
+    if os.geteuid() == 0 and owner != 0:
+        name, user = _names_of(owner)
+        raise Refused(
+            f"belongs to {name}: what root makes in it, its daemon could neither read nor change",
+            place=printable(str(store)),
+            hint=f"run the same command as that user: sudo -u {user} pacball ...",
+        )
+
+
+def _names_of(uid: int) -> tuple[str, str]:
+    """A user as people and as sudo know it."""
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"the user {uid}", f"'#{uid}'"
+    return name, name
 
 
 def find_owner(text: str | None) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ import pytest
 
 from pacstore.ledger import releases
 from pacstore.store import Store
-from tests.store.releases import snapshot
+from tests.store.releases import NOBODY, snapshot
 
 OLD, NEW = "Demo-1.0-x86_64", "Demo-1.1-x86_64"
 
@@ -107,3 +107,22 @@ def test_a_store_without_a_catalog_is_left_alone(pacball, dropped):
     before = snapshot(dropped / "public")
     result = pacball.run("store", "gc", "--store", dropped, "--grace", "0")
     assert (result.exit_code, snapshot(dropped / "public")) == (3, before)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("store", "gc"), ("store", "pin", "Sample-1.0-any"), ("store", "unpin", "Sample-1.0-any"), ("store", "drop"),
+        ("store", "link"), ("store", "reindex"), ("store", "check", "--repair"),
+        ("mirror", "subscribe", "*"), ("mirror", "unsubscribe", "*"),
+    ],
+)  # fmt: skip
+def test_root_makes_nothing_in_a_store_that_its_daemon_could_not_change(pacball, store, words):
+    """A ledger of root's, made by a pin, kept the daemon of another user from starting."""
+    for path in (store, *store.rglob("*")):
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    failed = pacball.json(*words, "--store", store, code=7)
+    assert "what root makes in it, its daemon could neither read nor change" in failed["message"]
+    assert "sudo -u" in failed["hint"]
+    assert {path.lstat().st_uid for path in store.rglob("*")} == {NOBODY}

@@ -44,6 +44,7 @@ def check(
     """Read everything back and compare it with what it must be. Exit code 1 if something is damaged, and not repaired."""
     with reporting(as_json=as_json, progress=progress) as output:
         from paccli.damage import check_options, print_report, repair_sources  # noqa: PLC0415
+        from paccli.owners import check_may_write  # noqa: PLC0415
         from paccli.progress import showing  # noqa: PLC0415
         from paccli.seeding import check_seed_directories  # noqa: PLC0415
         from pacstore.check import check as check_store  # noqa: PLC0415
@@ -51,6 +52,8 @@ def check(
 
         check_options(repair=repair, given={"--from": where, "--seed": seed, "--dry-run": dry_run})
         seeds = check_seed_directories(seed)
+        if repair and not dry_run:
+            check_may_write(store)
         with repair_sources(where) as sources, Store.open(store, writable=repair) as opened:
             releases, droppable = _expectations(opened)
             with showing(output, quiet=quiet) as shown:
@@ -141,10 +144,15 @@ def reindex(
     """Make the chunk index anew from the packs; damaged packs are named and left out."""
     with reporting(as_json=as_json, progress=progress) as output:
         from paccli.damage import print_report  # noqa: PLC0415
+        from paccli.owners import check_may_write  # noqa: PLC0415
         from paccli.progress import showing  # noqa: PLC0415
         from pacstore.reindex import reindex as make_index  # noqa: PLC0415
         from pacstore.store import Store  # noqa: PLC0415
 
-        with Store.open(store, writable=True) as opened, showing(output, quiet=quiet) as shown:
+        check_may_write(store)
+        with (
+            Store.open(store, writable=True) as opened,
+            showing(output, quiet=quiet) as shown,
+        ):
             report = make_index(opened, progress=shown)
         print_report(output, report)

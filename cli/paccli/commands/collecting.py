@@ -31,11 +31,14 @@ def gc(
 ) -> None:
     """Delete what nothing refers to any more, such as packs of dropped releases. Safe beside daemons, publishers and readers."""
     with reporting(as_json=as_json) as output:
+        from paccli.owners import check_may_write  # noqa: PLC0415
         from pacstore.amounts import parse_span  # noqa: PLC0415
         from pacstore.store import Store  # noqa: PLC0415
         from pacstore.sweep.collection import collect, preview  # noqa: PLC0415
 
         grace_seconds = parse_span(grace, place="--grace")
+        if not dry_run:
+            check_may_write(store)
         with Store.open(store, writable=not dry_run) as opened:
             is_mirror, now = opened.is_mirror, time.time()
             if dry_run:
@@ -98,12 +101,14 @@ def pin(
 ) -> None:
     """Keep a release, or a pack, whatever else is said: it is not collected, nor does it make room for others."""
     with reporting(as_json=as_json) as output:
+        from paccli.owners import check_may_write  # noqa: PLC0415
         from pacstore.ledger import orders  # noqa: PLC0415
         from pacstore.ledger import pins as kept  # noqa: PLC0415
         from pacstore.store import Store  # noqa: PLC0415
 
         end = moment(until, place="--until") if until is not None else None
         made = kept.Pin(name, owner, reason, end, made_at=time.time())
+        check_may_write(store)
         with Store.open(store, writable=True) as opened:
             _require(opened, name)
             with orders.changing(opened.ledger) as connection:
@@ -115,13 +120,18 @@ def pin(
 def unpin(name: Pinned, store: StoreDir, owner: Owner = "operator", as_json: Json = False) -> None:
     """Take back a pin. What nothing else keeps is collected after the grace."""
     with reporting(as_json=as_json) as output:
+        from paccli.owners import check_may_write  # noqa: PLC0415
         from pacstore.errors import NotFound  # noqa: PLC0415
         from pacstore.ledger import orders  # noqa: PLC0415
         from pacstore.ledger import pins as kept  # noqa: PLC0415
         from pacstore.store import Store  # noqa: PLC0415
 
         checked = kept.Pin(name, owner)
-        with Store.open(store, writable=True) as opened, orders.changing(opened.ledger) as connection:
+        check_may_write(store)
+        with (
+            Store.open(store, writable=True) as opened,
+            orders.changing(opened.ledger) as connection,
+        ):
             if not kept.remove(connection, checked.name, checked.owner):
                 raise NotFound(f"is not pinned by {owner}", place=name, hint=f"see: pacball store pins --store {store}")
         output.text(f"unpinned {name}")

@@ -21,14 +21,16 @@ def drop(
 ) -> None:
     """Cease to offer releases that were withdrawn, or that their line keeps no longer. Packs and the catalog stay as they are."""
     with reporting(as_json=as_json) as output:
+        from paccli.owners import check_may_write  # noqa: PLC0415
         from pacstore import housekeeping  # noqa: PLC0415
         from pacstore.amounts import parse_span  # noqa: PLC0415
         from pacstore.check import catalog_releases  # noqa: PLC0415
         from pacstore.ledger import completion  # noqa: PLC0415
-        from pacstore.ledger.completion import drop as forget  # noqa: PLC0415
         from pacstore.store import Store  # noqa: PLC0415
 
         grace_seconds = parse_span(grace, place="--grace")
+        if not dry_run:
+            check_may_write(store)
         with Store.open(store, writable=not dry_run) as opened:
             releases, rules = catalog_releases(opened), housekeeping.retention_rules(opened.storage)
             dropped = housekeeping.held_droppable(
@@ -36,8 +38,6 @@ def drop(
             )
             for release in () if dry_run else dropped:
                 completion.drop(opened.ledger, opened.storage, release)
-            for release in dropped if opened.has_ledger and not dry_run else ():
-                forget(opened.ledger, opened.storage, release)
         for release in dropped:
             output.text(f"{'would drop' if dry_run else 'dropped'} {release}")
         if not dropped:
@@ -48,10 +48,12 @@ def drop(
 def link(store: StoreDir, as_json: Json = False) -> None:
     """Make the links at which other TUF clients find a store's documents; for stores that were made or copied without them."""
     with reporting(as_json=as_json) as output:
+        from paccli.owners import check_may_write  # noqa: PLC0415
         from pacstore.check import catalog_releases  # noqa: PLC0415
         from pacstore.links import link_targets  # noqa: PLC0415
         from pacstore.store import Store  # noqa: PLC0415
 
+        check_may_write(store)
         with Store.open(store, writable=True) as opened:
             releases = catalog_releases(opened)
             with opened.unswept():

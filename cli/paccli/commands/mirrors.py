@@ -48,10 +48,13 @@ def subscribe(
 ) -> None:
     """Let a mirror hold releases whole, from now on and for those to come. A running daemon begins within seconds."""
     with reporting(as_json=as_json) as output:
+        from paccli.owners import check_may_write  # noqa: PLC0415
         from pacstore.ledger import orders, subscriptions  # noqa: PLC0415
         from pacstore.subscription import Subscription  # noqa: PLC0415
 
         subscription = Subscription(pattern, keep)
+        if not dry_run:
+            check_may_write(store)
         with _opened(store, writable=not dry_run) as opened:
             meant = _meant(opened, subscription)
             if not dry_run:
@@ -63,10 +66,15 @@ def subscribe(
 def unsubscribe(pattern: Pattern, store: MirrorStore, as_json: Json = False) -> None:
     """End a subscription. Releases that no other one means leave after the mirror's grace time."""
     with reporting(as_json=as_json) as output:
+        from paccli.owners import check_may_write  # noqa: PLC0415
         from pacstore.errors import NotFound, printable  # noqa: PLC0415
         from pacstore.ledger import orders, subscriptions  # noqa: PLC0415
 
-        with _opened(store, writable=True) as opened, orders.changing(opened.ledger) as connection:
+        check_may_write(store)
+        with (
+            _opened(store, writable=True) as opened,
+            orders.changing(opened.ledger) as connection,
+        ):
             if not subscriptions.remove(connection, pattern):
                 known = ", ".join(one.pattern for one in subscriptions.listed(connection)[:_SHOWN])
                 hint = (
