@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 
 import pytest
 
+from pacstore.reserve import RESERVE_BYTES, RESERVE_NAME
 from tests.e2e import trees
+from tests.e2e.site import get, wait_until
 from tests.peers.conftest import OLD
 from tests.peers.programs import call
 from tests.peers.volumes import memory_volume, network_volume, volume
@@ -61,6 +64,34 @@ def test_a_full_disk_stops_a_publish_and_loses_nothing(tmp_path, site, small, bi
         report = site.ok("store", "check", "--store", store)
         assert (report["intact"], report["releases_checked"]) == (True, 2)
     trees.assert_same(tmp_path / "root/releases" / FIRST, small)
+
+
+def test_a_mirror_starts_on_a_full_disk_and_serves_what_it_holds(tmp_path, site, small):
+    """After a reboot in the night, too: it is what makes room again."""
+    origin = tmp_path / "origin"
+    site.publish(small, FIRST, origin)
+    with memory_volume(tmp_path, "size=64m") as disk, site.serving(origin) as upstream:
+        store = disk / "store"
+
+        def held(url):
+            return json.loads(get(f"{url}/v1/status")[2])["held"]["releases"]["complete"]
+
+        with site.mirroring(store, upstream) as url:
+            site.ok("mirror", "subscribe", "Small-*", "--store", store)
+            wait_until(lambda: held(url) == 1, seconds=60)
+            wait_until(lambda: reserve_bytes(store) == RESERVE_BYTES, seconds=60)
+        fill_up(disk, leave_mib=0)
+        with site.mirroring(store, upstream) as url:
+            assert held(url) == 1
+            site.ok("install", FIRST, "--from", url, "--root-keys", site.root_keys(origin), "--root", tmp_path / "root")
+    trees.assert_same(tmp_path / "root/releases" / FIRST, small)
+
+
+def reserve_bytes(store):
+    try:
+        return (store / "private" / RESERVE_NAME).stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0
 
 
 def test_a_store_cannot_be_begun_on_a_full_disk(tmp_path, site, small):

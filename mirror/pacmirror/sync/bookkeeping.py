@@ -17,6 +17,7 @@ from pacmirror.sync.keeping import Keeping
 from pacmirror.sync.standing import Standing
 from pacmirror.tasks import keep_doing
 from pacmirror.threads import start_thread
+from pacstore import reserve
 from pacstore.errors import NotFound, PacballError, Refused, Unavailable
 from pacstore.ledger import orders
 from pacstore.store import Store
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _THREAD = "pacball-ledger"
+_RESERVE_SECONDS = 60.0
 
 
 class Bookkeeping(Service):
@@ -89,7 +91,10 @@ class Bookkeeping(Service):
         self._unknown = found.unknown
         self.keeping = keeping
         await self.look()
-        self._tasks = [asyncio.create_task(self._adopt(keeping)), asyncio.create_task(self._watch())]
+        work = [self._adopt(keeping), self._watch()]
+        if self._config.is_mirror:
+            work.append(self._keep_reserve(keeping))
+        self._tasks = [asyncio.create_task(one) for one in work]
 
     def stop(self) -> None:
         """Begin nothing new."""
@@ -151,7 +156,13 @@ class Bookkeeping(Service):
     def _open(self) -> Keeping:
         config = self._config
         store = Store.open(config.store, writable=True)
-        aside = store.mend_ledger()
+        try:
+            aside = store.mend_ledger()
+        except Unavailable as error:
+            if not reserve.give_up(store.state_dir):
+                raise
+            _log.warning("the reserve beside the ledger is given up to start on a full disk: %s", error)
+            aside = store.mend_ledger()
         if aside is not None:
             self._mended = f"the ledger was damaged: it was put aside as {aside}, and made anew from what is here"
             _log.error("%s", self._mended)
@@ -163,6 +174,15 @@ class Bookkeeping(Service):
 
     async def _watch(self) -> None:
         await keep_doing(self.look, every_seconds=self.limits.look_seconds, what="looking into the ledger")
+
+    async def _keep_reserve(self, keeping: Keeping) -> None:
+        """A mirror on a full disk must be able to start, since it makes room; an origin starts without a ledger."""
+        directory = keeping.store.state_dir
+
+        async def keep() -> None:
+            await start_thread(lambda: reserve.keep(directory), name=_THREAD)
+
+        await keep_doing(keep, every_seconds=_RESERVE_SECONDS, what="keeping a reserve for the ledger")
 
     async def _adopt(self, keeping: Keeping) -> None:
         try:
