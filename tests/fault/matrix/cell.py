@@ -176,6 +176,7 @@ class _Trial:
             self.daemon.look()
             self.oracle.learn()
             self.oracle.note(self.world.store)
+            self.oracle.complete |= await self.daemon.complete()
             await asyncio.sleep(0.2)
 
     async def _all_is_well(self) -> None:

@@ -98,17 +98,16 @@ class Flips(Fault):
         end = time.monotonic() + world.seconds
         while time.monotonic() < end:
             await world.wait(0.5, 1.0)
-            files = sorted(path for kind in _FLIPPED for path in world.store.glob(kind) if path.is_file())
-            if files:
+            kinds = [sorted(path for path in world.store.glob(kind) if path.is_file()) for kind in _FLIPPED]
+            if files := world.dice.choice(kinds):
                 with contextlib.suppress(FileNotFoundError):  # a partial pack that has become public just now
-                    self._flip(world.dice.choice(files), world.dice)
+                    self._flip(world.dice.choice(files), world.store, world.dice)
                     world.oracle.counts["flips"] += 1
 
-    def _flip(self, path: Path, dice: random.Random) -> None:
+    def _flip(self, path: Path, store: Path, dice: random.Random) -> None:
         offset, bit = dice.randrange(path.stat().st_size), 1 << dice.randrange(8)
-        name = "/".join(path.parts[-3:]) if "partial" not in path.parts else "packs/" + "/".join(path.parts[-2:])
-        if path.parts[-2] == "placements":
-            name = f"placements/{path.name}"
+        inside = path.relative_to(store)
+        name = "/".join(("packs" if inside.parts[0] == "private" else inside.parts[1], *inside.parts[2:]))
         path.chmod(path.stat().st_mode | 0o200)
         descriptor = os.open(path, os.O_RDWR)
         try:
@@ -128,7 +127,7 @@ class Flips(Fault):
 
 
 _FLIPPED = ("public/packs/*/*", "public/packs/*/*", "private/partial/*/*", "public/manifests/*/*", "public/attributes/*/*",
-            "public/placements/*")  # fmt: skip
+            "public/placements/*", "public/holdings/*")  # fmt: skip
 
 
 class FullDisk(Fault):
