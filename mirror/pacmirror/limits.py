@@ -113,7 +113,7 @@ class CacheLimits:
     line_seconds: float = 1.0
     job_bytes: int = 4 * MIB
     openings: int = 8
-    openings_per_address: int = 128
+    openings_per_address: int = 256
     packs: int = 1_024
     idle_packs: int = 128
     tail_bytes: int = 64 * KIB
