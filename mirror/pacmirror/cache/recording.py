@@ -86,8 +86,8 @@ def _write(store: Store, partials: PartialPacks, changes: Changes, now: float) -
     with store.ledger.writing() as connection:
         for pack in changes.completed:
             with suppress(NotFound):
-                size = store.storage.size(ObjectKind.PACK, pack)
-                packs.record(connection, pack, length=size, held_bytes=size, state=PackState.WHOLE, now=now)
+                # One that was found damaged since it came stays so until it is healed.
+                packs.adopt(connection, {pack: store.storage.size(ObjectKind.PACK, pack)}, now=now)
         for pack, length in changes.begun.items():
             # One that was completed meanwhile is not partial any more.
             with suppress(NotFound):
