@@ -38,7 +38,7 @@ _DAY_S = 86_400.0
 _LAYOUT = re.compile(
     r"public/(store\.json|catalog/[^/]+\.json|holdings/[^/]+|placements/[^/]+\.[0-9]+"
     r"|(packs|manifests|attributes|provenance)/[0-9a-f]{2}/[0-9a-f]{64}|releases/[^/]+/[^/]+/[^/]+\.[a-z]+)"
-    r"|private/((settings|served|superseded)\.json|(catalog|sweep|scrub)\.lock|ledger\.sqlite(-wal|-shm)?)"
+    r"|private/((settings|served|superseded)\.json|(catalog|sweep|scrub)\.lock|ledger\.sqlite(-wal|-shm)?|reserve)"
 )
 
 
