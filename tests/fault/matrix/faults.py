@@ -131,7 +131,7 @@ _FLIPPED = ("public/packs/*/*", "public/packs/*/*", "private/partial/*/*", "publ
 
 
 class FullDisk(Fault):
-    """Others fill the disk to the last byte, and free it again."""
+    """Others fill the disk to the last byte, and free it again; meanwhile the mirror may have to start anew."""
 
     def __init__(self, stack: ExitStack, where: Path) -> None:
         super().__init__(stack, where)
@@ -142,6 +142,10 @@ class FullDisk(Fault):
         while time.monotonic() < end:
             await world.wait(0.1, 1.0)
             ballast = await asyncio.to_thread(_fill, self.where / "ballast")
+            if world.dice.random() < 0.5:
+                world.daemon.kill()
+                await world.daemon.start()
+                world.oracle.counts["starts on a full disk"] += 1
             await world.wait(1.0, 2.0)
             said = await world.daemon.json("v1/status")
             world.oracle.counts["times it knew that the disk is full"] += bool(said and said["cache"]["disk"])
