@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 
 import pytest
 
@@ -66,8 +67,9 @@ def test_a_full_disk_stops_a_publish_and_loses_nothing(tmp_path, site, small, bi
     trees.assert_same(tmp_path / "root/releases" / FIRST, small)
 
 
-def test_a_mirror_starts_on_a_full_disk_and_serves_what_it_holds(tmp_path, site, small):
-    """After a reboot in the night, too: it is what makes room again."""
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_mirror_starts_on_a_full_disk_and_serves_what_it_holds(tmp_path, site, small, is_killed):
+    """After a reboot in the night, too: it is what makes room again. One that was killed left what SQLite reads a ledger with."""
     origin = tmp_path / "origin"
     site.publish(small, FIRST, origin)
     with memory_volume(tmp_path, "size=64m") as disk, site.serving(origin) as upstream:
@@ -76,10 +78,12 @@ def test_a_mirror_starts_on_a_full_disk_and_serves_what_it_holds(tmp_path, site,
         def held(url):
             return json.loads(get(f"{url}/v1/status")[2])["held"]["releases"]["complete"]
 
-        with site.mirroring(store, upstream) as url:
+        with site.serving_process(store, "--upstream", upstream) as (url, process):
             site.ok("mirror", "subscribe", "Small-*", "--store", store)
             wait_until(lambda: held(url) == 1, seconds=60)
             wait_until(lambda: reserve_bytes(store) == RESERVE_BYTES, seconds=60)
+            process.send_signal(signal.SIGKILL if is_killed else signal.SIGTERM)
+            assert process.wait(60) == (-signal.SIGKILL if is_killed else 0)
         fill_up(disk, leave_mib=0)
         with site.mirroring(store, upstream) as url:
             assert held(url) == 1

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pacmirror.service import Service
 from pacmirror.sync.keeping import Keeping
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pacstore.storage import Clock
     from pacstore.trust.targets import CatalogRelease
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _THREAD = "pacball-ledger"
 _RESERVE_SECONDS = 60.0
@@ -83,7 +84,7 @@ class Bookkeeping(Service):
             _log.info("no ledger is kept: %s", error)
             self._settled.set()
             return
-        found = await start_thread(keeping.reconcile, name=_THREAD)
+        found = await start_thread(lambda: _in_room(keeping.store, keeping.reconcile), name=_THREAD)
         for release in found.withdrawn:
             _log.warning("%s was not held as the store said: it is looked at again", release)
         if found.gone:
@@ -156,17 +157,11 @@ class Bookkeeping(Service):
     def _open(self) -> Keeping:
         config = self._config
         store = Store.open(config.store, writable=True)
-        try:
-            aside = store.mend_ledger()
-        except Unavailable as error:
-            if not reserve.give_up(store.state_dir):
-                raise
-            _log.warning("the reserve beside the ledger is given up to start on a full disk: %s", error)
-            aside = store.mend_ledger()
+        aside = _in_room(store, store.mend_ledger)
         if aside is not None:
             self._mended = f"the ledger was damaged: it was put aside as {aside}, and made anew from what is here"
             _log.error("%s", self._mended)
-        orders.save(store.ledger)
+        _in_room(store, lambda: orders.save(store.ledger))
         grace, subscriptions = config.sync.grace_seconds, config.sync.subscriptions
         return Keeping(
             store, subscriptions, grace_seconds=grace, limits=self.limits, clock=self._clock, retries=config.is_mirror
@@ -241,3 +236,15 @@ class OwnCatalog:
         """Never returns: an origin's catalog is looked at once."""
         await asyncio.Event().wait()
         return changes
+
+
+def _in_room(store: Store, work: Callable[[], T]) -> T:
+    """What `work` returns, which uses the ledger; where the disk is full for that, the reserve is given up for it."""
+    try:
+        return work()
+    except Unavailable as error:
+        # Of a ledger that was not closed, some of what SQLite needs may be there: then only the first write fails.
+        if not reserve.give_up(store.state_dir):
+            raise
+        _log.warning("the reserve beside the ledger is given up to start on a full disk: %s", error)
+        return work()

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from pacstore.reserve import RESERVE_NAME
 from tests.e2e.line import Line
 from tests.fault.matrix.daemon import Daemon
 from tests.fault.matrix.oracle import Oracle
@@ -141,8 +142,10 @@ class FullDisk(Fault):
         end = time.monotonic() + world.seconds
         while time.monotonic() < end:
             await world.wait(0.1, 1.0)
+            has_reserve = (world.store / "private" / RESERVE_NAME).exists()
             ballast = await asyncio.to_thread(_fill, self.where / "ballast")
-            if world.dice.random() < 0.5:
+            # It is given up then, and made again only some time after there is room.
+            if has_reserve and world.dice.random() < 0.5:
                 world.daemon.kill()
                 await world.daemon.start()
                 world.oracle.counts["starts on a full disk"] += 1
