@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from blake3 import blake3
 
-from pacstore.digest import Digest
+from pacstore.digest import DIGEST_BYTES
 from pacstore.document import starts
 from pacstore.errors import Corrupt, NotFound, Refused
 from pacstore.frames import FrameReader
@@ -14,6 +15,8 @@ from pacstore.manifest import Manifest
 from pacstore.pack import Frame
 from pacstore.placement import Placement
 from pacstore.storage import ObjectStorage
+
+_CHUNKS_AT_ONCE = 4_096
 
 
 class Assembler:
@@ -24,6 +27,8 @@ class Assembler:
         self._placement = placement
         self._ends = starts(manifest.chunk_lengths)
         self.frames = FrameReader(storage)
+        self._last_frame = -1
+        self._last_plain = b""
 
     def find(self, path: str) -> int:
         """The file number of `path`. Raises NotFound, or Refused where it is no file."""
@@ -47,25 +52,45 @@ class Assembler:
         if begin >= end:
             return
         chunk = int(np.searchsorted(self._ends[first : last + 1], begin, side="right")) - 1 + first
-        while begin < end:
-            data = self.chunk(chunk)
-            skip = begin - int(self._ends[chunk])
-            piece = data[skip : skip + end - begin]
+        skip = begin - int(self._ends[chunk])
+        for data in self.chunks(chunk, last):
+            piece = data[skip : skip + end - begin] if skip or len(data) > end - begin else data
             yield piece
             begin += len(piece)
-            chunk += 1
+            if begin >= end:
+                return
+            skip = 0
 
-    def chunk(self, number: int) -> bytes:
-        """The bytes of chunk `number` of the manifest, verified against its id."""
+    def chunks(self, first: int, last: int) -> Iterator[bytes]:
+        """The bytes of the chunks `first` to `last` of the manifest, the latter excluded, each verified against its id."""
         placement, manifest = self._placement, self._manifest
-        frame = int(placement.chunk_frames[number])
-        offset = int(placement.chunk_offsets[number])
-        pack = placement.pack(int(placement.frame_packs[frame]))
-        plain = self.frames.plain(pack, placed_frame(placement, frame))
-        data = plain[offset : offset + int(manifest.chunk_lengths[number])]
-        if Digest.of(data).raw != manifest.chunk_ids[number].tobytes():
-            raise Corrupt("the placement names a wrong place for a chunk", place=placement.document_name)
-        return data
+        read = -1
+        plain = b""
+        for begin in range(first, last, _CHUNKS_AT_ONCE):
+            part = slice(begin, min(begin + _CHUNKS_AT_ONCE, last))
+            ids = manifest.chunk_ids[part].tobytes()
+            rows = zip(
+                placement.chunk_frames[part].tolist(),
+                placement.chunk_offsets[part].tolist(),
+                manifest.chunk_lengths[part].tolist(),
+                range(0, len(ids), DIGEST_BYTES),
+                strict=True,
+            )
+            for frame, offset, length, at in rows:
+                if frame != read:
+                    plain = self._plain(frame)
+                    read = frame
+                data = plain[offset : offset + length]
+                if blake3(data).digest() != ids[at : at + DIGEST_BYTES]:
+                    raise Corrupt("the placement names a wrong place for a chunk", place=placement.document_name)
+                yield data
+
+    def _plain(self, frame: int) -> bytes:
+        if frame != self._last_frame:
+            pack = self._placement.pack(int(self._placement.frame_packs[frame]))
+            self._last_plain = self.frames.plain(pack, placed_frame(self._placement, frame))
+            self._last_frame = frame
+        return self._last_plain
 
 
 def placed_frame(placement: Placement, number: int) -> Frame:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pacstore.attributes import Attributes
 from pacstore.document import Numbers, starts
-from pacstore.install.tree.paths import TOP, Paths, is_file
+from pacstore.install.tree.paths import TOP, Paths
 from pacstore.pacball.members import BLOCK_BYTES, END, Member, header_bytes, padding
 from pacstore.tree import EntryKind, Tree
 
@@ -17,6 +17,7 @@ DISK_BLOCK_BYTES = 4_096
 """What a stub takes every file and directory to occupy at least, and in multiples."""
 
 _PIECE_BYTES = 1 << 16
+_ROWS_AT_ONCE = 4_096
 
 
 class Payload:
@@ -40,7 +41,6 @@ class Payload:
         targets[self.leaders >= 0] = path_bytes[self.leaders[self.leaders >= 0]]
         headers = header_bytes(path_bytes + (tree.kinds == EntryKind.DIRECTORY), targets)
         self._sizes = sizes
-        self._holds = is_file(tree)
         self._target_starts = starts(tree.target_lengths)
         self._links = np.cumsum(tree.kinds == EntryKind.SYMLINK) - 1
         self.begins = starts(headers + sizes + -sizes % BLOCK_BYTES)
@@ -53,17 +53,53 @@ class Payload:
         own = self._sizes[self.leaders < 0]
         return int(np.maximum(own + -own % DISK_BLOCK_BYTES, DISK_BLOCK_BYTES).sum()) // 1024
 
-    def member(self, entry: int) -> Member:
-        """The member of an entry."""
-        kind = EntryKind(int(self._tree.kinds[entry]))
-        path, leader = self.paths.path(entry), int(self.leaders[entry])
-        if leader >= 0:
-            return Member(path, kind, int(self._mtimes[leader]), target=self.paths.path(leader), linked=True)
-        target = b""
-        if kind is EntryKind.SYMLINK:
-            link = int(self._links[entry])
-            target = bytes(self._tree.targets[int(self._target_starts[link]) : int(self._target_starts[link + 1])])
-        return Member(path, kind, int(self._mtimes[entry]), int(self._sizes[entry]), target)
+    def file_of(self, entry: int) -> int:
+        """The number of the first file that is `entry` or comes after it."""
+        return int(np.searchsorted(self.paths.file_entries, entry))
+
+    def members(self, first: int = 0, last: int | None = None) -> Iterator[Member]:
+        """The members of the entries `first` to `last`, the latter excluded."""
+        tree, last = self._tree, self._tree.entries if last is None else last
+        link = int(self._links[first - 1]) + 1 if first else 0
+        stack = self._ancestors(first)
+        for begin in range(first, last, _ROWS_AT_ONCE):
+            part = slice(begin, min(begin + _ROWS_AT_ONCE, last))
+            rows = zip(
+                range(begin, part.stop),
+                tree.kinds[part].tolist(),
+                tree.depths[part].tolist(),
+                self._mtimes[part].tolist(),
+                self._sizes[part].tolist(),
+                self.leaders[part].tolist(),
+                strict=True,
+            )
+            for entry, kind, depth, mtime, size, leader in rows:
+                name = self.paths.name(entry)
+                path = stack[depth - 1] + b"/" + name if depth else name
+                del stack[depth:]
+                stack.append(path)
+                if leader >= 0:
+                    time = int(self._mtimes[leader])
+                    yield Member(path, EntryKind(kind), time, target=self.paths.path(leader), linked=True)
+                elif kind == EntryKind.SYMLINK:
+                    yield Member(path, EntryKind.SYMLINK, mtime, target=self._target(link))
+                else:
+                    yield Member(path, EntryKind(kind), mtime, size)
+                link += kind == EntryKind.SYMLINK
+
+    def _ancestors(self, entry: int) -> list[bytes]:
+        """The paths of the directories that enclose an entry, the outermost first."""
+        found: list[bytes] = []
+        if entry < self._tree.entries:
+            parent = int(self.paths.parents[entry])
+            while parent != TOP:
+                found.append(self.paths.path(parent))
+                parent = int(self.paths.parents[parent])
+        return found[::-1]
+
+    def _target(self, link: int) -> bytes:
+        begin, end = (int(n) for n in self._target_starts[link : link + 2])
+        return bytes(self._tree.targets[begin:end])
 
     def around_contents(self) -> Iterator[tuple[int, bytes, int]]:
         """Everything but the content of files, ascending: where a piece begins, the piece, and the number of the file whose
@@ -71,14 +107,13 @@ class Payload:
         """
         begin, piece = 0, b""
         file = -1
-        for entry, holds in enumerate(self._holds.tolist()):
-            file += holds
-            piece += self.member(entry).header()
-            size = int(self._sizes[entry])
-            if size or len(piece) >= _PIECE_BYTES:
-                yield begin, piece, file if size else -1
-                begin += len(piece) + size
-                piece = padding(size)
+        for member in self.members():
+            file += member.kind.is_file
+            piece += member.header()
+            if member.size or len(piece) >= _PIECE_BYTES:
+                yield begin, piece, file if member.size else -1
+                begin += len(piece) + member.size
+                piece = padding(member.size)
         yield begin, piece + END, -1
 
 

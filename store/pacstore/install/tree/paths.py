@@ -41,7 +41,7 @@ class Paths:
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
         self.parents = _parents(tree)
-        self.file_entries = np.flatnonzero(is_file(tree)).astype(np.int32)
+        self.file_entries = np.flatnonzero(_is_file(tree)).astype(np.int32)
         self._starts: Numbers = starts(tree.name_lengths)
 
     def name(self, entry: int) -> bytes:
@@ -87,8 +87,7 @@ class Children:
         return self.order[first:last]
 
 
-def is_file(tree: Tree) -> NDArray[np.bool_]:
-    """For each entry whether it is a file."""
+def _is_file(tree: Tree) -> NDArray[np.bool_]:
     found: NDArray[np.bool_] = (tree.kinds == EntryKind.FILE) | (tree.kinds == EntryKind.EXECUTABLE)
     return found
 
