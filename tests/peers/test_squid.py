@@ -18,7 +18,7 @@ from tests.e2e import trees
 from tests.e2e.site import free_port, get, running, wait_until
 from tests.mirror import daemons
 from tests.peers.conftest import NEW
-from tests.peers.programs import program
+from tests.peers.programs import call, program
 from tests.store.releases import shared_directory
 
 pytestmark = [pytest.mark.peers, pytest.mark.root]
@@ -87,6 +87,33 @@ def test_two_mirrors_behind_it_cost_the_origin_one_copy(origin, site, between, t
     metrics = served.metrics()
     sent = sum(value for name, value in metrics.items() if name.startswith('pacball_sent_bytes_total{kind="packs"'))
     assert size * 0.9 < sent <= 1.02 * size
+
+
+def test_between_two_that_pull_through_pieces_and_the_rest_of_a_file_come_right(origin, site, tmp_path):
+    with (
+        daemons.running(origin.store) as served,
+        daemons.running(tmp_path / "first", upstream=UpstreamConfig(urls=(served.url,))) as first,
+        squid(first.url) as (proxy, _),
+        daemons.running(tmp_path / "second", upstream=UpstreamConfig(urls=(proxy,))) as second,
+    ):
+        words = ("--from", second.url, "--root-keys", origin.root_keys, "--root", tmp_path / "root")
+        installer = site.start("install", NEW, *words)
+        pack = max((origin.store / "public/packs").glob("*/*"), key=lambda path: path.stat().st_size)
+        right, half = pack.read_bytes(), tmp_path / "half"
+        half.write_bytes(right[: len(right) // 3])
+        url = f"{second.url}/{pack.relative_to(origin.store / 'public')}"
+        call("curl", "-sSf", "-C", "-", "-o", half, url)
+        call("aria2c", "-q", "-x8", "-s8", "-k1M", "-d", tmp_path, "-o", "pieces", url)
+        installer.communicate(timeout=120)
+        assert installer.returncode == 0
+        received = first.status()["upstreams"]["sources"][0]["bytes_received"]
+    trees.assert_same(tmp_path / "root/releases" / NEW, origin.new)
+    assert half.read_bytes() == right
+    assert (tmp_path / "pieces").read_bytes() == right
+    size = sum(path.stat().st_size for path in (origin.store / "public/packs").rglob("*") if path.is_file())
+    documents = sum(path.stat().st_size for path in (tmp_path / "first/public").rglob("*")
+                    if path.is_file() and "packs" not in path.parts)  # fmt: skip
+    assert received <= 1.02 * size + 2 * documents
 
 
 def test_ranges_survive_it(origin, between):
