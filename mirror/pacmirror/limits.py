@@ -14,9 +14,9 @@ class SyncLimits:
     `packs`: fetched at once, of all releases together. `look_seconds`: between looks at the ledger, where commands may have
     changed the subscriptions; `roster_seconds`: between looks at all releases, if nothing has changed. A release that failed is
     tried again after about `backoff_seconds`, twice as long after each further failure, at most `backoff_max_seconds`;
-    `passing_backoff_max_seconds` where what failed was the way to it. `jitter`: the share by which that varies. After
-    `stuck_attempts` failures somebody should look after it. `listed`: how many releases and subscriptions the status shows;
-    `page`: how many releases one answer has, at most.
+    `passing_backoff_max_seconds` where what failed was the way to it; then failures count anew once packs have come. `jitter`:
+    the share by which that varies. After `stuck_attempts` failures somebody should look after it. `listed`: how many releases and
+    subscriptions the status shows; `page`: how many releases one answer has, at most.
     """
 
     packs: int = 4
@@ -24,7 +24,7 @@ class SyncLimits:
     roster_seconds: float = 60.0
     backoff_seconds: float = 15.0
     backoff_max_seconds: float = 3600.0
-    passing_backoff_max_seconds: float = 300.0
+    passing_backoff_max_seconds: float = 60.0
     jitter: float = 0.25
     stuck_attempts: int = 3
     listed: int = 20

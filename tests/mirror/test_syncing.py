@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -12,14 +13,17 @@ from pacmirror.config import Config, SyncConfig, UpstreamConfig
 from pacmirror.limits import EventLimits, ServerLimits, SyncLimits
 from pacmirror.sync.bookkeeping import Bookkeeping
 from pacmirror.sync.syncing import Syncing
-from pacstore.errors import NotFound
+from pacstore.errors import NotFound, Unavailable
 from pacstore.ledger import releases
 from pacstore.ledger.completion import record_complete, withdraw
 from pacstore.ledger.releases import ReleaseState
+from pacstore.limits import KIB
+from pacstore.storage import ObjectKind, object_path
 from pacstore.store import Store
 from pacstore.subscription import Subscription
 from pacstore.trust.targets import Withdrawal
 from tests.mirror.mirrors import until
+from tests.store.releases import NEXT, Origin, make_tree, noise, write
 from tests.store.trust_world import NOW, entry
 
 ONE = entry("Demo-1-x")
@@ -72,10 +76,10 @@ def config(tmp_path):
 
 
 @contextlib.asynccontextmanager
-async def syncing(config, view, supplies, announce=lambda *_, **__: None):
+async def syncing(config, view, supplies, *, documents=None, announce=lambda *_, **__: None):
     """A sync with its books, which have started, and end with the context."""
     books = Bookkeeping(config, view, clock=lambda: NOW)
-    sync = Syncing(config, books, view, supplies, supplies, announce=announce, clock=lambda: NOW)
+    sync = Syncing(config, books, view, documents or supplies, supplies, announce=announce, clock=lambda: NOW)
     await books.start()
     await sync.start()
     try:
@@ -106,6 +110,67 @@ def test_releases_that_are_known_later_than_the_version_are_mirrored(config):
             assert "manifests/x" in books.standing.troubled[0].reason
 
     run(work)
+
+
+class Faltering:
+    """A line: at its first attempts nothing comes of a release, at the next one pack, and then nothing ends."""
+
+    def __init__(self, origin, store):
+        self.attempts = 0
+        self.ended = asyncio.Event()
+        self._origin, self._store, self._brought = origin, store, False
+
+    async def bring(self, entry):
+        self.attempts += 1
+        for path in sorted(self._origin.rglob("*")):
+            if path.is_file() and path.relative_to(self._origin).parts[0] in ("manifests", "attributes", "placements"):
+                copied = self._store / "public" / path.relative_to(self._origin)
+                copied.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, copied)
+
+    async def fetch(self, pack, **_):
+        if self.attempts > 3:
+            self.ended.set()
+            await asyncio.Event().wait()
+        if self.attempts < 3 or self._brought:
+            raise Unavailable("the line is down", place=pack.hex)
+        self._brought = True
+        path = object_path(ObjectKind.PACK, pack)
+        (self._store / "public" / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(self._origin / path, self._store / "public" / path)
+
+
+class Documents:
+    """The documents of the same line."""
+
+    def __init__(self, line):
+        self.fetch = line.bring
+
+
+def test_a_release_of_which_something_came_is_tried_again_as_soon_as_a_new_one(config, tmp_path):
+    """Of a line that falters all day, each interruption would otherwise cost the longest pause."""
+    origin = Origin.make(tmp_path / "origin")
+    with contextlib.closing(origin.store):
+        tree = make_tree(tmp_path / "tree", kib=300)
+        write(tree / "more", noise("more", 900 * KIB))
+        origin.publish(tree)
+        origin.publish(tree, NEXT)
+        write(tree / "still more", noise("still more", 900 * KIB))
+        origin.publish(tree, "Demo-3.0-x86_64")
+        release = origin.entry("Demo-3.0-x86_64")
+        line = Faltering(origin.store.public, config.store)
+
+        async def work():
+            view = View()
+            limits = replace(config.limits, sync=SyncLimits(look_seconds=0.02, backoff_seconds=0))
+            async with syncing(replace(config, limits=limits), view, line, documents=Documents(line)) as (books, _):
+                view.version = 1
+                await view.show(release)
+                await line.ended.wait()
+                with books.keeping.store.ledger.reading() as connection:
+                    assert releases.find(connection, release.release).attempts == 1
+
+        run(work)
 
 
 def test_many_releases_are_looked_at_once_and_not_for_each_that_ends(config):
@@ -144,7 +209,7 @@ def test_who_listens_can_read_while_very_many_releases_leave(config):
         view, supplies = View(), Supplies()
         view.version = 1
         await view.show(*many)
-        async with syncing(config, view, supplies, announce) as (_, sync):
+        async with syncing(config, view, supplies, announce=announce) as (_, sync):
             reader = asyncio.create_task(read())
             await until(lambda: sync.roster is not None and len(sync.roster.wanted) == len(many))
             await view.show(*(replace(one, withdrawal=Withdrawal(int(NOW), "bad")) for one in many))

@@ -70,3 +70,4 @@ class Bringer:
                     errors.append(error)
                 else:
                     transfer.held_bytes += length
+                    transfer.came_bytes += length

@@ -121,13 +121,20 @@ class Keeping:
             for release, held_bytes in held.items():
                 releases.hold_bytes(connection, release, held_bytes)
 
-    def fail(self, release: Release, error: PacballError) -> float | None:
-        """Record that an attempt failed; when the next one is due, None if nobody wants the release any more."""
+    def fail(self, release: Release, error: PacballError, *, some_came: bool = False) -> float | None:
+        """Record that an attempt failed; when the next one is due, None if nobody wants the release any more.
+
+        `some_came`: packs have come meanwhile. If it was the way that failed after that, it is the first failure again: an
+        interruption of what makes progress is no reason to wait for long.
+        """
+        is_passing = isinstance(error, Unavailable)
         with self.store.ledger.writing() as connection:
+            if some_came and is_passing:
+                releases.count_anew(connection, release)
             row = releases.find(connection, release)
             if row is None:
                 return None
-            next_at = self._clock() + self._pause(row.attempts, is_passing=isinstance(error, Unavailable))
+            next_at = self._clock() + self._pause(row.attempts, is_passing=is_passing)
             releases.fail(connection, release, reason=_reason(error), next_at=next_at)
             return next_at
 

@@ -24,12 +24,16 @@ _NOTHING = Total()
 
 @dataclass
 class Transfer:
-    """A release on its way: bytes of all its packs (0 while that is not known) and of those that are here; since when."""
+    """A release on its way: bytes of all its packs (0 while that is not known) and of those that are here; since when.
+
+    `came_bytes`: of those that have come since then.
+    """
 
     release: Release
     since: float
     total_bytes: int = 0
     held_bytes: int = 0
+    came_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -206,7 +206,7 @@ class Syncing(Service):
         try:
             await self._bringer.bring(keeping, entry, transfer)
         except PacballError as error:
-            await self._fail(keeping, entry, error)
+            await self._fail(keeping, entry, error, some_came=transfer.came_bytes > 0)
         except Exception as error:  # noqa: BLE001 - whatever it is, the other releases go on
             _log.exception("%s could not be mirrored, unexpectedly", release)
             await self._fail(keeping, entry, PacballError(f"unexpectedly: {error!r}", place=str(release)))
@@ -223,11 +223,13 @@ class Syncing(Service):
         if self._due.get(entry.release) == entry:
             del self._due[entry.release]
 
-    async def _fail(self, keeping: Keeping, entry: CatalogRelease, error: PacballError) -> None:
+    async def _fail(
+        self, keeping: Keeping, entry: CatalogRelease, error: PacballError, *, some_came: bool = False
+    ) -> None:
         release = entry.release
         _log.warning("%s could not be mirrored, and is tried again: %s", release, error)
         try:
-            next_at = await start_thread(lambda: keeping.fail(release, error), name=_THREAD)
+            next_at = await start_thread(lambda: keeping.fail(release, error, some_came=some_came), name=_THREAD)
         except PacballError as other:
             _log.warning("that could not be written down: %s", other)
             # It is due still.

@@ -159,6 +159,11 @@ def retry(connection: sa.Connection, release: Release) -> None:
     _update(connection, release, state=sa.case((failed, ReleaseState.PARTIAL.value), else_=RELEASES.c.state))
 
 
+def count_anew(connection: sa.Connection, release: Release) -> None:
+    """Forget how often it failed."""
+    _update(connection, release, attempts=0)
+
+
 def fail(connection: sa.Connection, release: Release, *, reason: str, next_at: float) -> None:
     """Record that an attempt failed. A release that is complete with an older placement stays so."""
     complete = RELEASES.c.state == ReleaseState.COMPLETE
