@@ -38,7 +38,7 @@ def test_a_file_of_more_than_eight_gigabytes(home):
     built = site.ok("build", tree, HUGE, "-o", home / "built.sh")["path"]
     assert filecmp.cmp(fetched, built, shallow=False)
     (home / "built.sh").unlink()
-    for kind in ("busybox sh", "dash"):
+    for kind in ("busybox sh", "dash", "mksh"):
         target = home / kind.split()[0]
         machine = Machine(tuple(kind.split()), home / "tmp")
         with machine.start(fetched, "--prefix", target, cwd=home) as process:

@@ -6,8 +6,10 @@ tree='@TREE@'
 sha256='@SHA256@'
 stub_bytes=@STUB_BYTES@
 payload_bytes=@PAYLOAD_BYTES@
+whole_bytes=@WHOLE_BYTES@
+whole_mib=@WHOLE_MIB@
 files=@FILES@
-disk_kib=@DISK_KIB@
+disk_mb=@DISK_MB@
 
 usage() {
     cat <<EOF
@@ -63,23 +65,22 @@ show() {
     [ "$seconds" -gt 0 ] || seconds=1
     rate=$((done_mib / seconds))
     left=
-    [ "$rate" -eq 0 ] || left=", $(((all_mib - done_mib) / rate)) s left"
-    printf '\r%3d %%  %d of %d MiB, %d MiB/s%s    ' $((done_mib * 100 / all_mib)) "$done_mib" "$all_mib" "$rate" "$left" >&2
+    [ "$rate" -eq 0 ] || left=", $(((whole_mib - done_mib) / rate)) s left"
+    printf '\r%3d %%  %d of %d MiB, %d MiB/s%s    ' $((done_mib * 100 / whole_mib)) "$done_mib" "$whole_mib" "$rate" "$left" >&2
 }
 
 # The payload. It is read by many short dd, each from where the one before it ended, so that progress can be shown.
 feed() {
     exec 5<"$self" || exit 1
     dd bs="$stub_bytes" count=1 <&5 >/dev/null 2>&1
-    all_mib=$((payload_bytes / 1048576 + 1))
-    step=$((all_mib / 100 + 1))
+    step=$((whole_mib / 100 + 1))
     done_mib=0
     began=$(date +%s)
-    while [ "$done_mib" -lt "$all_mib" ]; do
+    while [ "$done_mib" -lt "$whole_mib" ]; do
         [ -d "$work" ] || exit 1
         dd bs=1048576 count="$step" <&5 2>/dev/null || { say "cannot read $self"; exit 1; }
         done_mib=$((done_mib + step))
-        [ "$done_mib" -le "$all_mib" ] || done_mib=$all_mib
+        [ "$done_mib" -le "$whole_mib" ] || done_mib=$whole_mib
         show
     done
     [ ! -t 2 ] || [ -n "$quiet" ] || printf '\r%78s\r' '' >&2
@@ -113,9 +114,8 @@ find_self() {
     esac
     [ -f "$self" ] || fail 7 "cannot find the file that it is in: save it, and run: sh FILE"
     [ -r "$self" ] || fail 6 "cannot read $self"
-    whole=$((stub_bytes + payload_bytes))
-    [ -n "$(find -L "$self" -prune -size "${whole}c" 2>/dev/null)" ] ||
-        fail 4 "$self is not whole: it must have $whole bytes: fetch it again, or go on with what is missing"
+    [ -n "$(find -L "$self" -prune -size "${whole_bytes}c" 2>/dev/null)" ] ||
+        fail 4 "$self is not whole: it must have $whole_bytes bytes: fetch it again, or go on with what is missing"
 }
 
 need_tools() {
@@ -156,7 +156,9 @@ check_disk() {
     case $free in
         '' | *[!0-9]*) return 0 ;;
     esac
-    [ "$free" -ge "$disk_kib" ] || fail 6 "not enough disk for $target: $disk_kib KiB are needed, $free KiB are free"
+    # In thousands of KiB: some shells count to 2^31 only.
+    free=${free%???}
+    [ "${free:-0}" -ge "$disk_mb" ] || fail 6 "not enough disk for $target: $disk_mb MB are needed, ${free:-0} MB are free"
 }
 
 # unpack OPTIONS PART...: tar with what its kind needs to take patterns; names are never quoted.
@@ -209,6 +211,9 @@ look_for() {
     done
 }
 
+# Of this file system alone where sync can do that: another one may hang.
+make_durable() { sync -f "$target" 2>/dev/null || sync; }
+
 install_it() {
     mkdir -p "$target" || fail 6 "cannot make $target"
     target=$(cd "$target" && pwd) || fail 6 "cannot enter $target"
@@ -220,13 +225,13 @@ install_it() {
     stage=$target/.pacball-install.$host.$$
     through extract "$stage" "$@"
     [ "$code" -eq 0 ] || fail 6 "tar failed (see above): a full disk, or a part with a hard link to what is not in it?"
-    sync
+    make_durable
     trap '' INT TERM HUP
     for path in "$stage"/* "$stage"/.[!.]* "$stage"/..?*; do
         [ -e "$path" ] || [ -L "$path" ] || continue
         mv "$path" "$target/" || fail 6 "could not move $path to $target"
     done
-    sync
+    make_durable
     rm -rf "$stage"
     stage=
     say "$release is in $target"
@@ -252,21 +257,21 @@ compare_with_cmp() {
         is=$target/$name
         must=$work/tree/$name
         if [ ! -e "$is" ] && [ ! -L "$is" ]; then
-            echo "missing: $name"
+            printf '%s\n' "missing: $name"
         elif [ -L "$must" ]; then
-            [ -L "$is" ] && [ "$(readlink "$is")" = "$(readlink "$must")" ] || echo "wrong link target: $name"
+            [ -L "$is" ] && [ "$(readlink "$is")" = "$(readlink "$must")" ] || printf '%s\n' "wrong link target: $name"
         elif [ -L "$is" ]; then
-            echo "of another type: $name"
+            printf '%s\n' "of another type: $name"
         elif [ -d "$must" ]; then
-            [ -d "$is" ] || echo "of another type: $name"
+            [ -d "$is" ] || printf '%s\n' "of another type: $name"
         elif [ ! -f "$is" ]; then
-            echo "of another type: $name"
+            printf '%s\n' "of another type: $name"
         elif ! cmp -s "$is" "$must"; then
-            echo "damaged: $name"
+            printf '%s\n' "damaged: $name"
         elif [ -n "$(find "$is" -perm -100)" ] && [ -z "$(find "$must" -perm -100)" ]; then
-            echo "wrong mode: $name"
+            printf '%s\n' "wrong mode: $name"
         elif [ -z "$(find "$is" -perm -100)" ] && [ -n "$(find "$must" -perm -100)" ]; then
-            echo "wrong mode: $name"
+            printf '%s\n' "wrong mode: $name"
         fi
     done <"$work/names" >>"$work/differences"
 }
@@ -274,7 +279,7 @@ compare_with_cmp() {
 find_extra() {
     (cd "$target" && find . -mindepth 1 | sed 's,^\./,,' | sort) >"$work/here"
     sort "$work/names" "$work/names" "$work/here" | uniq -u | while IFS= read -r name; do
-        [ "$target/$name" -ef "$self" ] || echo "extra: $name"
+        [ "$target/$name" -ef "$self" ] || printf '%s\n' "extra: $name"
     done >>"$work/differences"
 }
 
@@ -309,13 +314,15 @@ list() {
 
 info() {
     printf '%s\n' "release: $release" "tree digest: $tree" "files: $files" "payload: $payload_bytes bytes from byte $stub_bytes" \
-        "payload sha256: $sha256" "disk: $disk_kib KiB"
+        "payload sha256: $sha256" "disk: $disk_mb MB"
 }
 
 main() {
     set -u
     LC_ALL=C
     export LC_ALL
+    # What could lead cd and tar elsewhere.
+    unset CDPATH TAR_OPTIONS TAPE
     umask 022
     work= stage= hasher= quiet= command=install target=.
     trap 'leave 130' INT

