@@ -21,6 +21,7 @@ from benchmarks import (
     memory,
     mirrors,
     ours,
+    pacballs,
     peers,
     scale,
     scratch,
@@ -42,6 +43,7 @@ GROUPS: dict[str, Callable[[Bench], Outcome]] = {
     "scale": scale.measure,
     "serving": serving.measure,
     "mirrors": mirrors.measure,
+    "pacballs": pacballs.measure,
     "catalog": catalog.measure,
 }
 BUSY_LOAD = 0.5

@@ -13,7 +13,7 @@ from pacstore.durable import staged_file, sync_directory, wrapped, write_all
 from pacstore.errors import Refused
 from pacstore.pacball.members import END, Member, padding
 from pacstore.pacball.payload import DISK_BLOCK_BYTES
-from pacstore.pacball.stub import STUB_BYTES, Stub
+from pacstore.pacball.stub import STUB_BYTES, Stub, is_pacball_of
 from pacstore.progress import Progress
 from pacstore.reader import Batch, Linked, Uncut, batches
 from pacstore.release import Release
@@ -42,6 +42,7 @@ def build(directory: Path, release: Release, output: Path, *, progress: Progress
         raise Refused("is empty", place=str(directory), hint="name the directory that holds the release")
     place = output if output.is_dir() else output.parent
     _check_apart(directory, place)
+    _check_output(release, output)
     progress.begin("building", extent.total_bytes)
     description = Description(spools)
     with wrapped(place), staged_file(place, mode=0o755) as (descriptor, temporary):
@@ -150,6 +151,18 @@ class _MemberStream:
             self._first_names[self._files - 1] = (path, mtime)
         self.disk_bytes += max(size + -size % DISK_BLOCK_BYTES, DISK_BLOCK_BYTES)
         return Member(path, found.kind, mtime, size, found.target)
+
+
+def _check_output(release: Release, output: Path) -> None:
+    """Raise Refused if `output` is there and is neither a directory nor a pacball of the release, which is replaced."""
+    if output.is_dir() or not os.path.lexists(output):
+        return
+    if not output.is_symlink() and output.is_file():
+        with wrapped(output), open(output, "rb") as file:
+            if is_pacball_of(release, file.read(STUB_BYTES)):
+                return
+    hint = "name another file with -o"
+    raise Refused("is there already, and is no pacball of this release", place=str(output), hint=hint)
 
 
 def _check_apart(directory: Path, place: Path) -> None:

@@ -151,9 +151,17 @@ class Filling:
         _write_at(self._descriptor, whole.encode(), 0)
         self._progress.begin("syncing", None)
         os.fsync(self._descriptor)
-        os.replace(self.partial, self._path)
+        self._publish()
         sync_directory(self._path.parent)
         return whole
+
+    def _publish(self) -> None:
+        try:
+            os.replace(self.partial, self._path)
+        except FileNotFoundError:
+            # Another fetch of the same has published the file that both have written.
+            if not os.path.samestat(os.stat(self._path, follow_symlinks=False), os.fstat(self._descriptor)):
+                raise
 
 
 def _write_at(descriptor: int, data: bytes | memoryview, offset: int) -> None:

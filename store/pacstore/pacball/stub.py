@@ -60,6 +60,11 @@ class Stub:
         return (text + padding[len(padding) - (STUB_BYTES - len(text)) :]).encode("ascii")
 
 
+def is_pacball_of(release: Release, beginning: bytes) -> bool:
+    """Whether a file that begins so is a pacball of `release`, of whatever tree."""
+    return f"\nrelease='{release}'\n".encode() in beginning
+
+
 def file_name(release: Release, tree_digest: Digest) -> str:
     """The name of a release's pacball."""
     return f"{release}.b3-{tree_digest}.sh"

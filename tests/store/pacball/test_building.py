@@ -117,6 +117,20 @@ def test_a_file_that_is_named(tree, tmp_path):
     assert done.path.read_bytes() == built(tree, tmp_path / "one").path.read_bytes()
 
 
+def test_only_a_pacball_of_the_release_is_replaced(tree, tmp_path):
+    path = build(tree, RELEASE, tmp_path / "mine.sh", progress=Silent()).path
+    (tree / "none").write_bytes(b"something")
+    again = build(tree, RELEASE, path, progress=Silent())
+    assert again.path.read_bytes() == built(tree, tmp_path / "one").path.read_bytes()
+    before = path.read_bytes()
+    (tmp_path / "other").write_text("precious")
+    (tmp_path / "link").symlink_to("mine.sh")
+    for name, release in (("other", NAME), ("link", NAME), ("mine.sh", NEXT)):
+        with pytest.raises(Refused, match="is no pacball of this release"):
+            build(tree, Release.parse(release), tmp_path / name, progress=Silent())
+    assert (path.read_bytes(), (tmp_path / "other").read_text()) == (before, "precious")
+
+
 @pytest.mark.parametrize("where", ["tree", "tree/lib", "nowhere/x.sh"])
 def test_places_that_cannot_be(tree, tmp_path, where):
     before = sorted(tree.rglob("*"))
@@ -192,6 +206,21 @@ def test_a_damaged_pacball_is_put_right(world, tmp_path, at):
     assert not done.existed
     assert done.path.read_bytes() == right
     assert done.bytes_downloaded < 3 << 20
+
+
+def test_two_fetches_into_one_place_at_once(tree, world, tmp_path):
+    """The one that was overtaken in the middle goes on writing the same bytes to the same file, and is content."""
+    done = []
+
+    def overtaken(number, _, data):
+        if number == 3:
+            done.append(fetched(world, tmp_path / "out"))
+        return data
+
+    second = fetched(world, tmp_path / "out", source=FakeSource(world, overtaken))
+    assert [one.path for one in done] == [second.path]
+    assert second.path.read_bytes() == built(tree, tmp_path / "one").path.read_bytes()
+    assert [path.name for path in second.path.parent.iterdir()] == [second.path.name]
 
 
 def test_something_else_of_that_name_is_not_overwritten(world, tmp_path):
