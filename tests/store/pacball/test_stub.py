@@ -280,7 +280,7 @@ SLOW_TAR = "case $1 in --version) exec /bin/tar --version;; esac; : >'{flag}'; h
 def test_an_interruption_leaves_nothing(machine, pacball, target, tmp_path, how):
     flag = tmp_path / "flag"
     machine.path = tools(tmp_path / "tools", tar=SLOW_TAR.format(flag=flag))
-    with machine.start(pacball, cwd=target, start_new_session=True) as process:
+    with machine.start(pacball, cwd=target, start_new_session=True, preexec_fn=hear_hangups) as process:
         try:
             wait_for(flag.exists)
             assert [path.name.rpartition(".")[0] for path in target.iterdir()] != []
@@ -299,6 +299,11 @@ def test_an_interruption_leaves_nothing(machine, pacball, target, tmp_path, how)
     assert process.returncode == 128 + number
     assert list(target.iterdir()) == []
     assert list(machine.temporary.iterdir()) == []
+
+
+def hear_hangups():
+    """No shell can trap what was ignored when it began, as by nohup around these tests."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def kill_slow_tars(session):
