@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pacstore.trust.targets import CatalogRelease
 
 
+@chain.in_one_state
 def retention_rules(documents: DocumentStorage) -> dict[str, Retain]:
     """The rules of the lines of the store's own catalog, by project; lines without one are left out.
 

@@ -11,6 +11,8 @@ from pacstore.publish import publish
 from pacstore.release import Release
 from pacstore.store import Store
 from pacstore.trust.repository import Catalog
+from pacstore.trust.retention import Retain
+from pacstore.trust.targets import Withdrawal
 from tests.store.releases import NOW, OPTIONS, noise, write
 from tests.store.sweeping import DAY, Releases, drop, gc, marked, withdraw
 from tests.store.turns import Turns, stepping
@@ -86,6 +88,16 @@ def after(steps, first, then):
     return lambda left: left[0] if len(left) == 1 else first if next(count, None) is not None else then
 
 
+def in_order(names):
+    left = iter(names)
+
+    def choose(names):
+        name = next(left, "")
+        return name if name in names else names[0]
+
+    return choose
+
+
 @pytest.mark.parametrize("name", [NEW, AGAIN])
 @pytest.mark.parametrize("seed", range(4))
 def test_fear_of_deletion_a_publisher_beside_a_collection_in_any_order(dropped, tmp_path, name, seed):  # restic#3806
@@ -104,3 +116,62 @@ def test_fear_of_deletion_either_at_every_step_of_the_other(dropped, tmp_path, n
     for number in [n for n, step in enumerate(steps) if not n or step != steps[n - 1]]:
         race = Race(dropped.copy(tmp_path / str(number)), name, after(number, first, then))
         race.assert_good()
+
+
+class SigningRace:
+    """One race between people who sign, and look at the catalog, and collections."""
+
+    def __init__(self, releases: Releases, choose) -> None:
+        self.releases = releases
+        self.turns = Turns(choose)
+        self.turns.run(signer=self.sign, collector=self.collect)
+
+    def sign(self) -> None:
+        with stepping(self.releases.store, lambda step: self.turns.step("signer", step)) as store:
+            catalog, keys = Catalog.open(store.storage, store.drafts), self.releases.origin.keys
+            catalog.withdraw(Release.parse(OTHER), Withdrawal(int(NOW), "bad"), keys, now=NOW)
+            catalog.refresh(keys, now=NOW + 1)
+            catalog.check_name(Release.parse(NEW), keys)
+            assert [str(entry.release) for entry in catalog.releases() if entry.withdrawal] == [OLD, OTHER]
+
+    def collect(self) -> None:
+        with Store.open(self.releases.store.path, writable=True) as store:
+            store.pause = lambda _: self.turns.step("collector", "wait")
+            catalog = Catalog.open(store.storage, store.drafts)
+            for hours in range(3):
+                # The version that is in force becomes an older one, and goes.
+                catalog.keep("Demo", Retain(releases=50 + hours), self.releases.origin.keys, now=NOW)
+                report = gc(store, now=NOW + DAY, at=lambda step: self.turns.step("collector", step))
+                assert (report.busy, report.failed, report.unjudged) == ("", [], [])
+
+    def assert_good(self) -> None:
+        assert self.turns.failures == {}
+        self.releases.again()
+        self.releases.trees = {name: self.releases.trees[name] for name in (OLD, OTHER)}
+        self.releases.assert_installable(but={OLD, OTHER})
+        self.releases.assert_sound()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_signer_beside_collections_loses_nothing_of_the_catalog_in_any_order(dropped, tmp_path, seed):
+    SigningRace(dropped.copy(tmp_path / "x"), at_random(f"signing {seed}")).assert_good()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "then"), [("signer", "collector"), ("collector", "signer")])
+def test_a_signer_at_every_step_of_a_collection_and_the_other_way(dropped, tmp_path, first, then):
+    counted = SigningRace(dropped.copy(tmp_path / "counted"), after(10**6, first, then))
+    counted.assert_good()
+    for number in range(len(counted.turns.steps[first])):
+        SigningRace(dropped.copy(tmp_path / str(number)), after(number, first, then)).assert_good()
+
+
+@pytest.mark.slow
+def test_what_a_signer_has_just_written_and_not_committed_yet_is_no_old_version_of_anything(dropped, tmp_path):
+    counted = SigningRace(dropped.copy(tmp_path / "counted"), after(10**6, "collector", "signer"))
+    steps = counted.turns.steps
+    listing = len(steps["collector"]) - steps["collector"][::-1].index("list")
+    for number in range(len(steps["signer"])):
+        # From when the last collection has read the catalog, and goes on to list what is there.
+        order = ["collector"] * listing + ["signer"] * number + ["collector"] * 10**4
+        SigningRace(dropped.copy(tmp_path / str(number)), in_order(order)).assert_good()

@@ -23,7 +23,7 @@ from pacstore.source import Source
 from pacstore.storage import ObjectKind, object_path
 from pacstore.store import Store
 from pacstore.transfer import Fault, copy_object, fetch_pack
-from pacstore.trust.chain import load_head
+from pacstore.trust.chain import in_one_state, load_head
 from pacstore.trust.targets import CatalogRelease
 
 _TRIES = 3
@@ -241,6 +241,7 @@ def hold_complete(store: Store, releases: list[CatalogRelease], report: RestoreR
     report.packs_missing, report.bytes_missing = len(missing), sum(missing.values())
 
 
+@in_one_state
 def _hold(store: Store, entry: CatalogRelease, *, at_work: bool) -> None:
     if not at_work:
         hold(store.storage, entry)

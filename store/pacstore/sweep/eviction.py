@@ -19,7 +19,7 @@ from pacstore.placement import packs_of, placement_name
 from pacstore.release import Release
 from pacstore.storage import DocumentKind, ObjectKind
 from pacstore.sweep.references import PackSet
-from pacstore.trust.chain import load_head
+from pacstore.trust.chain import in_one_state, load_head
 
 if TYPE_CHECKING:
     from pacstore.ledger.database import Ledger
@@ -145,6 +145,7 @@ def pinned_packs(store: Store, ledger: Ledger, *, now: float) -> PackSet:
     return found
 
 
+@in_one_state
 def _entries(store: Store, names: Iterable[str]) -> list[CatalogRelease]:
     wanted = []
     for name in names:

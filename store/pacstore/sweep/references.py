@@ -25,8 +25,8 @@ from pacstore.links import links_of
 from pacstore.placement import packs_of, placement_name
 from pacstore.release import Release
 from pacstore.storage import DocumentKind, ObjectKind, document_path, object_path
-from pacstore.trust.chain import load_head, newest_timestamp
-from pacstore.trust.metadata import TIMESTAMP_NAME
+from pacstore.trust.chain import in_one_state, load_head, newest_timestamp
+from pacstore.trust.metadata import file_name
 from pacstore.trust.repository import Catalog
 from pacstore.trust.served import RECORD_BYTES, RECORD_NAME, decode_record
 from pacstore.trust.targets import CatalogRelease
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pacstore.trust.chain import Head
 
 _MERGED_ROWS = 1 << 16
+_CATALOG = f"{DocumentKind.CATALOG.value}/"
 _NEVER_COLLECTED = ("root", "timestamp")
 
 
@@ -86,6 +87,7 @@ class References:
 
     `releases`: how many are kept; `dropped`: those of the catalog that are not, as they were withdrawn or have lapsed, and are
     not offered any more. `kept` are the former themselves, as the catalog has them now; `waiting` those that wait for signatures.
+    `versions`: of each role of the catalog, the one in force.
     """
 
     packs: PackSet = field(default_factory=PackSet)
@@ -95,12 +97,22 @@ class References:
     dropped: set[Release] = field(default_factory=set)
     kept: list[CatalogRelease] = field(default_factory=list)
     waiting: list[CatalogRelease] = field(default_factory=list)
+    versions: dict[str, int] = field(default_factory=dict)
 
     def has(self, path: str) -> bool:
         """Whether the object, document or link at `path` is referred to. Packs that cannot be judged are."""
         if path.startswith(f"{ObjectKind.PACK.value}/"):
             return bool(self.unreadable) or Digest.parse(path[-2 * DIGEST_BYTES :]) in self.packs
-        return path in self.paths
+        return path in self.paths or (path.startswith(_CATALOG) and not self._is_old(path.removeprefix(_CATALOG)))
+
+    def _is_old(self, name: str) -> bool:
+        """Whether a file of the catalog is a version before the one in force: nothing will ever refer to it again.
+
+        What is later may be a commit that is just being written, whether it was there when the catalog was read or not.
+        """
+        number, _, rest = name.partition(".")
+        role = rest.removesuffix(".json")
+        return role not in _NEVER_COLLECTED and number.isdecimal() and int(number) < self.versions.get(role, 0)
 
 
 class ReferenceReader:
@@ -132,6 +144,7 @@ class ReferenceReader:
             return list(self._store.drafts.names(DocumentKind.CATALOG))
         return []
 
+    @in_one_state
     def _read_all(self, held: frozenset[str], pins: frozenset[str], now: float) -> None:
         head = load_head(self._store.storage)
         releases = [entry for project in head.projects() for entry in head.releases(project)]
@@ -162,16 +175,12 @@ class ReferenceReader:
         return (entry for entry in releases if entry.release not in droppable or str(entry.release) in named)
 
     def _add_catalog(self, head: Head) -> None:
-        """The state in force, all roots and timestamps, and whatever is newer; and what the daemon served last."""
+        """The state in force, and what the daemon served last."""
         versions = {role.removesuffix(".json"): meta.version for role, meta in head.snapshot.meta.items()}
         versions["snapshot"] = head.snapshot.version
-        served = self._served()
-        for name in self._store.storage.names(DocumentKind.CATALOG):
-            number, _, rest = name.partition(".")
-            role = rest.removesuffix(".json")
-            is_old = number.isdecimal() and role in versions and int(number) < versions[role]
-            if name == TIMESTAMP_NAME or role in _NEVER_COLLECTED or not is_old or (role, int(number)) in served:
-                self.found.paths.add(document_path(DocumentKind.CATALOG, name))
+        self.found.versions.update(versions)
+        for role, version in self._served() | versions.items():
+            self.found.paths.add(document_path(DocumentKind.CATALOG, file_name(role, version)))
 
     def _served(self) -> set[tuple[str, int]]:
         path = self._store.private / RECORD_NAME

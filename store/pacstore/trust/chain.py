@@ -4,6 +4,9 @@ Every commit first *creates* `N.timestamp.json`, N being one more than the newes
 `timestamp.json`. Creation is exclusive, so of two publishers who started from the same state one must start again, and
 no release can be lost. A crash between the two steps leaves readers with the old state, and the next publisher with
 the new one.
+
+What was replaced may be collected at any time. Whoever finds a file of a state missing, and another state in force by now, was
+only too slow: `in_one_state` has it read anew.
 """
 
 from __future__ import annotations
@@ -11,24 +14,45 @@ from __future__ import annotations
 import copy
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Delegations, Metadata, MetaFile, Root, Signed, Snapshot, Targets, Timestamp
 
-from pacstore.errors import Corrupt, NotFound, Refused, TooLarge
+from pacstore.errors import Corrupt, NotFound, Refused, TooLarge, Unavailable
 from pacstore.storage import DocumentKind, DocumentStorage, document_path
 from pacstore.trust import entries
 from pacstore.trust.metadata import FIRST_ROOT_NAME, METADATA_LIMITS, TIMESTAMP_NAME, at, file_name, verify_root
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pacstore.release import Release
     from pacstore.trust.targets import CatalogRelease
 
 _CATALOG = DocumentKind.CATALOG
 _EXPOSE_ATTEMPTS = 100
+_READ_ATTEMPTS = 20
+_Given = ParamSpec("_Given")
+_Read = TypeVar("_Read")
+
+
+class Overtaken(Unavailable):
+    """Another state has come into force while one was read, and a file of that one is gone."""
+
+
+def in_one_state(read: Callable[_Given, _Read]) -> Callable[_Given, _Read]:
+    """Have `read`, which loads a state of its own, do all of it again when it was overtaken. Raises Overtaken if that goes on."""
+
+    @wraps(read)
+    def again(*args: _Given.args, **values: _Given.kwargs) -> _Read:
+        for _ in range(_READ_ATTEMPTS - 1):
+            with suppress(Overtaken):
+                return read(*args, **values)
+        return read(*args, **values)
+
+    return again
 
 
 @dataclass(frozen=True)
@@ -37,8 +61,8 @@ class Head:
 
     What the origin signs, and targets, are verified; a line has the hash that the origin signed, which readers can rely on, since
     installers look at its signatures: whoever signs on top of it verifies them first. `is_halfway`: the newest root is not that
-    with which the timestamp was signed; the next commit ends that. The objects may be changed by who holds the head: it is read
-    anew for each change.
+    with which the timestamp was signed; the next commit ends that. `stamp`: the timestamp's bytes as they were read. The objects
+    may be changed by who holds the head: it is read anew for each change.
     """
 
     documents: DocumentStorage
@@ -49,6 +73,7 @@ class Head:
     targets_metadata: Metadata[Targets] | None = None
     loaded: dict[str, Metadata[Targets]] = field(default_factory=dict)
     is_halfway: bool = False
+    stamp: bytes | None = None
 
     @property
     def root(self) -> Root:
@@ -85,11 +110,11 @@ class Head:
         return self.envelope(role).signed
 
     def envelope(self, role: str) -> Metadata[Targets]:
-        """Targets or a delegated role with its signatures, as they were read. Raises Corrupt."""
+        """Targets or a delegated role with its signatures, as they were read. Raises Corrupt, and Overtaken."""
         if role == Targets.type and self.targets_metadata is not None:
             return self.targets_metadata
         if role not in self.loaded:
-            self.loaded[role] = _read_listed(self.documents, role, self.snapshot.meta, Targets)
+            self.loaded[role] = _read_listed(self.documents, self.stamp, role, self.snapshot.meta, Targets)
         return self.loaded[role]
 
     def release(self, release: Release) -> CatalogRelease | None:
@@ -112,6 +137,7 @@ class Head:
         return line.targets, self.delegated(entries.placement_role(project)).targets
 
 
+@in_one_state
 def load_head(documents: DocumentStorage) -> Head:
     """The newest committed state. Raises NotFound if there is no catalog, Corrupt if it does not verify."""
     data = newest_timestamp(documents)
@@ -121,10 +147,12 @@ def load_head(documents: DocumentStorage) -> Head:
     stamped: Metadata[Timestamp] = _parse(data, TIMESTAMP_NAME, Timestamp)
     is_halfway = not _is_verified(Timestamp.type, stamped, roots, TIMESTAMP_NAME)
     timestamp = stamped.signed
-    snapshot = _read_listed(documents, Snapshot.type, {"snapshot.json": timestamp.snapshot_meta}, Snapshot)
-    targets = _read_listed(documents, Targets.type, snapshot.signed.meta, Targets)
+    snapshot = _read_listed(documents, data, Snapshot.type, {"snapshot.json": timestamp.snapshot_meta}, Snapshot)
+    targets = _read_listed(documents, data, Targets.type, snapshot.signed.meta, Targets)
     _is_verified(Targets.type, targets, roots, file_name(Targets.type, targets.signed.version))
-    return Head(documents, roots, timestamp, snapshot.signed, targets.signed, targets, is_halfway=is_halfway)
+    return Head(
+        documents, roots, timestamp, snapshot.signed, targets.signed, targets, is_halfway=is_halfway, stamp=data
+    )
 
 
 def genesis(documents: DocumentStorage, root: Root | None, now: float) -> Head:
@@ -221,7 +249,7 @@ def read_roots(documents: DocumentStorage) -> list[Metadata[Root]]:
 
 
 def _read_listed(
-    documents: DocumentStorage, role: str, listed: dict[str, MetaFile], kind: type[Signed]
+    documents: DocumentStorage, stamp: bytes | None, role: str, listed: dict[str, MetaFile], kind: type[Signed]
 ) -> Metadata[Any]:
     # The hash in the signed file above it replaces a look at this one's own signatures, and is faster by far.
     meta = listed.get(f"{role}.json")
@@ -229,6 +257,11 @@ def _read_listed(
         raise Corrupt(f"the catalog lists no hash of {role}.json", place=_CATALOG.value)
     name = file_name(role, meta.version)
     data = read_document(documents, name, METADATA_LIMITS.targets_bytes)
+    if data is None and newest_timestamp(documents) != stamp:
+        hint = "run the same command again"
+        raise Overtaken(
+            "was replaced, and collected, while it was read", place=document_path(_CATALOG, name), hint=hint
+        )
     if data is None:
         raise Corrupt("is missing", place=document_path(_CATALOG, name), hint="restore it from a mirror")
     try:

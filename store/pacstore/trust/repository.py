@@ -138,20 +138,24 @@ class Catalog:
         """The newest committed version: that of the timestamp."""
         return self._load().timestamp.version
 
+    @chain.in_one_state
     def release(self, name: Release) -> CatalogRelease | None:
         """The committed release of that name, or None."""
         return self._load().release(name)
 
+    @chain.in_one_state
     def releases(self) -> list[CatalogRelease]:
         """All committed releases, sorted by name."""
         head = self._load()
         return [entry for project in head.projects() for entry in head.releases(project)]
 
+    @chain.in_one_state
     def waiting_release(self, name: Release) -> CatalogRelease | None:
         """The release of that name if it waits for signatures or the origin, else None."""
         draft = self._draft()
         return None if draft.head.release(name) else lines.known_release(draft, name, waiting=True)
 
+    @chain.in_one_state
     def waiting_releases(self) -> list[CatalogRelease]:
         """All releases of the lines of which something waits, as they will be once it is committed, sorted by name."""
         if not Pending(self._drafts).change:
@@ -159,6 +163,7 @@ class Catalog:
         draft = self._draft()
         return [entry for project in ceremony.projects(draft) for entry in lines.waiting_releases(draft, project)]
 
+    @chain.in_one_state
     def status(self) -> CatalogStatus:
         """Every role, its keys and expiry, and what waits; also of a catalog that waits for its first signatures."""
         draft = self._draft()
@@ -168,6 +173,7 @@ class Catalog:
         """When each role's metadata expires, in seconds since 1970."""
         return {role.role: role.expires for role in self.status().roles}
 
+    @chain.in_one_state
     def check_name(self, name: Release, ring: KeyRing, *, sign_later: bool = False) -> None:
         """Raise what `publish` would raise for this name and these keys, before anybody reads gigabytes for nothing."""
         draft = self._draft()
@@ -194,6 +200,7 @@ class Catalog:
 
         return self._change(edit, ring, now=now)
 
+    @chain.in_one_state
     def check_online(self, ring: KeyRing) -> None:
         """Raise Refused unless `replace_placements` finds its keys here, before anybody reads gigabytes for nothing."""
         authority = self._draft().before
@@ -277,6 +284,7 @@ class Catalog:
             raise Refused(f"{above} is more than any catalog counts to", place="--above-version", hint=hint)
         return self._change(lambda draft: ceremony.republish(draft, keep=keep), ring, now=now, above=above)
 
+    @chain.in_one_state
     def export(self) -> Change:
         """What waits, with what it is based on, to be signed elsewhere. Raises NotFound if nothing waits."""
         draft = self._draft()
@@ -316,6 +324,7 @@ class Catalog:
                 return dropped
         raise _busy()
 
+    @chain.in_one_state
     def _change(
         self, edit: Callable[[Draft], bool], ring: KeyRing, *,
         now: float, timestamp: bool = False, above: int = 0, fresh: Root | None = None,
@@ -344,6 +353,7 @@ class Catalog:
             pending = pending.again()
         raise _busy()
 
+    @chain.in_one_state
     def _settle(self, ring: KeyRing, *, now: float) -> set[str]:
         """Commit what waits and is complete; the roles that were."""
         committed: set[str] = set()
