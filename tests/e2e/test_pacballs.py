@@ -26,6 +26,9 @@ def test_build_and_fetch_give_the_same_file_and_it_installs(origin, served, site
     trees.assert_same(target, origin.new)
     again = site.ok("fetch", NEW, "-o", tmp_path, "--from", served, "--root-keys", origin.root_keys)
     assert (again["existed"], again["bytes_downloaded"]) == (True, 0)
+    other = site.ok("build", NEW, "--from", origin.store, "-o", tmp_path / "other.sh", "--root-keys", origin.root_keys)
+    assert (tmp_path / "other.sh").read_bytes() == path.read_bytes()
+    assert set(other) == set(done)
 
 
 def test_an_older_pacball_saves_most_of_the_download(origin, served, site, tmp_path):
@@ -66,4 +69,10 @@ def test_mistakes_are_told(origin, served, site, tmp_path):
     assert "--seed" in site.fails(3, "fetch", NEW, "-o", tmp_path, "--seed", tmp_path / "no", *words).err
     assert "is not a release name" in site.fails(7, "build", origin.new, "what", "-o", tmp_path).err
     assert "not a directory" in site.fails(7, "build", tmp_path / "taken", NEW, "-o", tmp_path).err
+    assert "neither a directory nor a source" in site.fails(7, "build", NEW, "-o", tmp_path).err
+    assert "a directory is given, too" in site.fails(7, "build", origin.new, NEW, "-o", tmp_path, *words).err
+    assert "one name too many" in site.fails(7, "build", origin.new, NEW, OLD).err
+    assert (
+        "--as-of: means nothing" in site.fails(7, "build", origin.new, NEW, "--as-of", "2026-01-01", "-o", tmp_path).err
+    )
     assert (tmp_path / "taken").read_text() == "precious"
