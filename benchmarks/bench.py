@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -68,11 +69,11 @@ class Tally:
         self.outcome = outcome
         self.broken: set[str] = set()
         self._costs: dict[str, list[Cost]] = {}
-        self._more: dict[str, dict[str, float]] = {}
+        self._more: dict[str, list[dict[str, float]]] = {}
 
     def add(self, row: str, cost: Cost, **more: float) -> None:
         self._costs.setdefault(row, []).append(cost)
-        self._more.setdefault(row, {}).update(more)
+        self._more.setdefault(row, []).append(more)
         self.outcome.samples.append({"row": row, **asdict(cost), **more})
 
     def rounds(self, names: Sequence[str], measured: Callable[[str, int], None]) -> None:
@@ -94,7 +95,16 @@ class Tally:
         """Puts the medians of the rows that never failed into the outcome, in ``order``."""
         for row in order:
             if row in self._costs and row not in self.broken and row.split(":")[0] not in self.broken:
-                self.outcome.rows[row] = {**cost_columns(measure.median(self._costs[row])), **self._more[row]}
+                self.outcome.rows[row] = {
+                    **cost_columns(measure.median(self._costs[row])),
+                    **_medians(self._more[row]),
+                }
+
+
+def _medians(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The median of each figure over the repetitions that have it."""
+    names = dict.fromkeys(name for row in figures for name in row)
+    return {name: statistics.median(row[name] for row in figures if name in row) for name in names}
 
 
 def cost_columns(cost: Cost) -> dict[str, float]:

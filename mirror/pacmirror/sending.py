@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
     from pacmirror.limits import ServerLimits
 
 _log = logging.getLogger(__name__)
-_PIECES = 4
-"""Times the bytes of the limit that are sent at once to who took so many in `_QUICK_SHARE` of the seconds of the limit."""
-_QUICK_SHARE = 1 / 64
+_SHORTER = "the file became shorter while it was sent"
+_QUICK_BYTES = 4 << 20
+"""The most that is sent without a look at anybody else: a millisecond or two, of what is in memory."""
+_QUICK_SECONDS = 0.01
 
 
 async def send_part(
@@ -62,22 +64,51 @@ def cutting(request: web.Request) -> Iterator[None]:
 
 async def send_bytes(request: web.Request, file: BinaryIO, offset: int, end: int, limits: ServerLimits) -> None:
     """Send the bytes of `file` from `offset` to `end`. Raises OSError or EOFError if that cannot be done in time."""
-    loop = asyncio.get_running_loop()
-    piece = limits.write_bytes
+    clock, piece = asyncio.get_running_loop().time, _QUICK_BYTES
     with _corked(request.transport):
         while offset < end:
-            if request.transport is None:
+            if request.transport is None or request.transport.is_closing():
                 raise ConnectionResetError("the client has gone")
-            count, began = min(piece, end - offset), loop.time()
-            async with asyncio.timeout(limits.write_seconds * (piece // limits.write_bytes)):
-                sent = await loop.sendfile(request.transport, file, offset, count)
+            began, wanted = clock(), min(piece, end - offset)
+            sent = _send_at_once(request.transport, file, offset, wanted)
+            # A slow disk keeps everybody else waiting, so it is asked for less.
+            piece = _QUICK_BYTES if clock() - began < _QUICK_SECONDS else min(limits.write_bytes, _QUICK_BYTES)
+            if sent == wanted:
+                await asyncio.sleep(0)
+            elif offset + sent < end:
+                # Not tried at once again, for whatever little has room by then.
+                sent += await _send_waiting(request.transport, file, offset + sent, end, limits)
             add_sent(request, sent)
-            if sent != count:
-                raise EOFError("the file became shorter while it was sent")
-            offset += count
-            # Larger pieces cost less; who reads slowly is looked at as often as ever.
-            is_quick = loop.time() - began < limits.write_seconds * _QUICK_SHARE
-            piece = limits.write_bytes * (_PIECES if is_quick else 1)
+            offset += sent
+
+
+def _send_at_once(transport: asyncio.Transport, file: BinaryIO, offset: int, count: int) -> int:
+    """Send as much as there is room for now, up to `count` bytes; how many. Waiting only where that must be costs much less."""
+    found = transport.get_extra_info("socket")
+    if found is None or transport.get_extra_info("sslcontext") is not None or transport.get_write_buffer_size():
+        return 0
+    try:
+        sent = os.sendfile(found.fileno(), file.fileno(), offset, count)
+    except ConnectionError:
+        raise
+    except OSError:
+        # No room, or no file system for that: who waits finds out which, and has other means.
+        return 0
+    if not sent:
+        raise EOFError(_SHORTER)
+    return sent
+
+
+async def _send_waiting(
+    transport: asyncio.Transport, file: BinaryIO, offset: int, end: int, limits: ServerLimits
+) -> int:
+    """Send up to `write_bytes` in the time for that; how many."""
+    count = min(limits.write_bytes, end - offset)
+    async with asyncio.timeout(limits.write_seconds):
+        sent = await asyncio.get_running_loop().sendfile(transport, file, offset, count)
+    if sent != count:
+        raise EOFError(_SHORTER)
+    return sent
 
 
 @contextlib.contextmanager

@@ -60,4 +60,5 @@ class NewerFormat(Refused):
 
 def printable(text: str) -> str:
     """`text` with control characters and lone surrogates escaped, safe to print on a terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    # Nearly all of it is, and this is done for every line of a log.
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -26,7 +26,7 @@ def racing(outside: Path, *patterns: str) -> Iterator[Swaps]:
     """Until the block ends, whatever matches a pattern is moved aside, a link to `outside` takes its place, and it comes back."""
     ours, theirs = _fork.Pipe()
     swaps = Swaps()
-    racer = _fork.Process(target=_race, args=(theirs, str(outside), patterns), daemon=True)
+    racer = _fork.Process(target=_race, args=(ours, theirs, str(outside), patterns), daemon=True)
     racer.start()
     try:
         yield swaps
@@ -36,7 +36,9 @@ def racing(outside: Path, *patterns: str) -> Iterator[Swaps]:
         racer.join(10)
 
 
-def _race(ending: Connection, outside: str, patterns: tuple[str, ...]) -> None:
+def _race(others: Connection, ending: Connection, outside: str, patterns: tuple[str, ...]) -> None:
+    # So that this ends, too, when the one who started it is killed.
+    others.close()
     os.setgroups([])
     os.setresgid(OTHER.pw_gid, OTHER.pw_gid, OTHER.pw_gid)
     os.setresuid(OTHER.pw_uid, OTHER.pw_uid, OTHER.pw_uid)
@@ -47,7 +49,8 @@ def _race(ending: Connection, outside: str, patterns: tuple[str, ...]) -> None:
                 if "~" not in path:
                     number += 1
                     swaps += _swap(path, outside, number)
-    ending.send(swaps)
+    with contextlib.suppress(BrokenPipeError):
+        ending.send(swaps)
 
 
 def _swap(path: str, outside: str, number: int) -> bool:
