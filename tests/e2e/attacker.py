@@ -92,7 +92,7 @@ def mirroring(public: Path) -> Iterator[Mirror]:
     started: Future = Future()
     thread = Thread(target=lambda: asyncio.run(scripted._serve(mirror, started)))
     thread.start()
-    loop, stop, port = started.result(10)
+    loop, stop, port = started.result(60)
     mirror.url = f"http://127.0.0.1:{port}"
     try:
         yield mirror

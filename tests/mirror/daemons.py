@@ -121,13 +121,13 @@ def running(store: Path, limits: ServerLimits | None = None, **options: object):
     thread = Thread(target=lambda: asyncio.run(_serve(config, started)))
     thread.start()
     try:
-        url, loop, stop = started.result(10)
+        url, loop, stop = started.result(60)
         try:
             yield Daemon(url, store)
         finally:
             loop.call_soon_threadsafe(stop.set)
     finally:
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
 
 

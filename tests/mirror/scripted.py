@@ -79,7 +79,7 @@ def playing(*connections: list[Step], host: str = "127.0.0.1", port: int = 0, tl
     started: Future = Future()
     thread = Thread(target=lambda: asyncio.run(_serve(script, started, host, port, tls)))
     thread.start()
-    loop, stop, script.port = started.result(10)
+    loop, stop, script.port = started.result(60)
     scheme, name = "https" if tls else "http", f"[{host}]" if ":" in host else host
     script.url = f"{scheme}://{name}:{script.port}"
     try:

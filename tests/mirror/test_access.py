@@ -87,7 +87,7 @@ def test_many_at_once_lose_none(file):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert {token.name for token in read_tokens(file)} == {f"site{number}" for number in range(8)}
     assert os.listdir(file.parent) == [file.name]
 

@@ -51,7 +51,7 @@ def proxying(to_port: int, **options: str):
     started: Future = Future()
     thread = Thread(target=lambda: asyncio.run(_serve(proxy, started)))
     thread.start()
-    loop, stop, port = started.result(10)
+    loop, stop, port = started.result(60)
     proxy.url = f"http://127.0.0.1:{port}"
     try:
         yield proxy
