@@ -61,7 +61,7 @@ def find_anchor(candidates: Sequence[Candidate], trust: TrustOptions, settings: 
     """
     pinned = trust.root_keys or (Path(settings.root_keys) if settings.root_keys else None)
     if pinned is not None and not trust.insecure:
-        return Anchor(_read_root(pinned), Mode.PINNED)
+        return Anchor(read_root(pinned), Mode.PINNED)
     finding = _Finding(trust, output)
     errors: dict[str, PacballError] = {}
     for find in (finding.shown,) if trust.insecure else (finding.known, finding.remembered, finding.new):
@@ -143,7 +143,8 @@ class _Finding:
         return Anchor(root, Mode.FIRST_USE)
 
 
-def _read_root(path: Path) -> bytes:
+def read_root(path: Path) -> bytes:
+    """The root in a file that the user names. Raises NotFound, and Refused for what is no root."""
     data = private.read(path, limit=METADATA_LIMITS.root_bytes)
     if data is None:
         raise NotFound("does not exist", place=str(path), hint="give the root.json of the catalog")

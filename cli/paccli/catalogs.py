@@ -97,6 +97,10 @@ class Catalogs:
         stale[3].now()
         return stale[:3]
 
+    def source(self, name: str) -> Source:
+        """The source of that name, by itself."""
+        return next(source for source in self._sources() if source.name == name)
+
     def best(self, need: Callable[[VerifiedCatalog], T], rank: Callable[[T], int]) -> T:
         """Of what all of the catalogs have that can be had now, that of the highest rank. Raises as `first` does."""
         found: list[T] = []

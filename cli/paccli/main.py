@@ -31,6 +31,7 @@ from paccli.commands import (
     tokens,
     trust,
     verification,
+    volumes,
 )
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
@@ -103,6 +104,7 @@ def _group(name: str, text: str) -> typer.Typer:
 _register(app, releases.publish, releases.list_releases, releases.show, releases.diff)
 _register(app, lines.withdraw, lines.attach)
 _register(app, pacballs.build, pacballs.fetch)
+_register(app, volumes.export_releases, volumes.import_volumes)
 _register(app, sites.install, actions.validate, stores.serve)
 _register(app, installed.releases, installed.rollback, installed.remove, installed.prune, verification.verify)
 _register(app, doctor.config, doctor.doctor)

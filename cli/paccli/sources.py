@@ -63,6 +63,11 @@ class Opened:
             stale=bool(self.catalog.stale),
         )
 
+    @property
+    def catalog_source(self) -> Source:
+        """The source, by itself, whose catalog is used."""
+        return self._catalogs.source(self.catalog_of)
+
     def release(self, release: Release) -> CatalogRelease:
         """The release of that name, from the first catalog that has it, preferably a fresh one. Raises as the catalog does."""
         return self.first(lambda catalog: catalog.release(release))

@@ -242,10 +242,7 @@ class Store:
 
     def _make(self, state_dir: Path | None) -> None:
         with wrapped(self.path):
-            if self.path.exists() and any(name not in _MAY_BE_THERE for name in os.listdir(self.path)):
-                raise Refused(
-                    "is neither empty nor a pacball store", place=str(self.path), hint="name another directory"
-                )
+            check_free(self.path)
             check_local(state_dir or self.path, mounts())
             self.path.mkdir(parents=True, exist_ok=True)
             make_directory(self.public)
@@ -274,6 +271,12 @@ class Store:
             with suppress(OSError):
                 if now - entry.stat().st_mtime > _STALE_STAGING_S:
                     os.unlink(entry.path)
+
+
+def check_free(path: Path) -> None:
+    """Raise Refused if something is at `path`, which is no store, that keeps one from being made there. Raises OSError."""
+    if path.exists() and any(name not in _MAY_BE_THERE for name in os.listdir(path)):
+        raise Refused("is neither empty nor a pacball store", place=str(path), hint="name another directory")
 
 
 def check_local(directory: Path, mounts: str) -> None:

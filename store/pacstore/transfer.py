@@ -91,7 +91,7 @@ def read_public(source: Source, path: str, digest: Digest, *, limit: int) -> byt
 
 def fetch_pack(source: Source, writer: ObjectStorage, pack: Digest, length: int, *, progress: Progress) -> int:
     """Like copy_object for a pack of `length` bytes, by ranges of a source: its table and every frame are verified."""
-    return _store(writer, ObjectKind.PACK, pack, _fetched_pieces(source, pack, length), progress)
+    return _store(writer, ObjectKind.PACK, pack, fetched_pieces(source, pack, length), progress)
 
 
 def _store(writer: ObjectStorage, kind: ObjectKind, digest: Digest, pieces: Iterable[Bytes], progress: Progress) -> int:
@@ -144,7 +144,8 @@ def _pack_pieces(reader: ObjectStorage, pack: Digest) -> Iterator[bytes]:
         yield ending(data)
 
 
-def _fetched_pieces(source: Source, pack: Digest, length: int) -> Iterator[Bytes]:
+def fetched_pieces(source: Source, pack: Digest, length: int) -> Iterator[Bytes]:
+    """The bytes of a pack of `length` bytes, in their order, each piece verified before it is given. Raises Fault."""
     place = f"{source.name}/{object_path(ObjectKind.PACK, pack)}"
     with reading(place):
         data = fetch_table(source, pack, length, place=place)

@@ -1,0 +1,187 @@
+"""Importing: volumes that were judged are taken into a store, which then is a mirror like any other.
+
+Documents and packs come first, each verified once more as it is copied; the catalog is shown, and releases are complete, in
+the ledger and in public, only when all that they need is here. Until then what was served before still is. Nothing is kept of
+how far an import is: what is here says it. So an import that was killed, or one of the next volume, begins with what is
+missing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pacstore.documents import fetch_signed, is_document_here, keep_document
+from pacstore.errors import NotFound, Unavailable, Untrusted
+from pacstore.holding import has_pack
+from pacstore.ledger import packs, releases
+from pacstore.ledger.completion import complete
+from pacstore.ledger.packs import PackState
+from pacstore.ledger.releases import ReleaseState
+from pacstore.links import links_of
+from pacstore.store import Store
+from pacstore.transfer import Fault, fetch_pack
+from pacstore.trust.replica import Outcome, Replica
+from pacstore.volumes.judging import Judged, served_floor
+
+if TYPE_CHECKING:
+    from pacstore.digest import Digest
+    from pacstore.progress import Progress
+    from pacstore.release import Release
+    from pacstore.storage import Clock
+    from pacstore.volumes.volume import Volume
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import did. `is_complete`: the `releases` of the export are here whole, and its catalog is served.
+
+    `volumes_missing`: those that have packs which are not here yet, of `volumes` in all. `packs_copied` and `packs_kept`: of
+    the volumes that were given, those that came and those that were here before. `expires`: when the first part of the catalog
+    does, in seconds since 1970. `outdated`: releases that were here whole, and for which the catalog now names packs that are
+    not.
+    """
+
+    is_complete: bool
+    catalog_version: int
+    expires: int
+    releases: tuple[Release, ...]
+    volumes: int
+    volumes_missing: tuple[int, ...]
+    packs_copied: int
+    packs_kept: int
+    bytes_copied: int
+    outdated: tuple[Release, ...] = ()
+
+
+def take_in(
+    volumes: Sequence[Volume],
+    judged: Judged,
+    target: Path,
+    *,
+    root: bytes,
+    state_dir: Path | None,
+    clock: Clock,
+    progress: Progress,
+) -> Imported:
+    """Take `volumes`, which were judged just now, into the store `target`, made if there is none.
+
+    What this returns is durable. Raises Corrupt for a volume that has changed since, Unavailable when the disk is full or
+    fails: the same call goes on.
+    """
+    _check_space(volumes, judged, target)
+    with Store.create(target, state_dir=state_dir) as store:
+        store.remember_mirror()
+        _keep_documents(volumes[0], judged, store)
+        _want(judged, store, clock())
+        copied = _copy_packs(volumes, store, clock, progress)
+        missing = _missing_volumes(volumes[0], judged, store)
+        if not missing:
+            progress.begin("completing", None)
+            _complete(volumes[0], judged, store, root, clock)
+        given = sum(piece.pack is not None for one in _once(volumes) for piece in one.contents.volumes[one.number - 1])
+        return Imported(
+            not missing,
+            judged.catalog.state.version,
+            int(min(judged.catalog.state.expires.values())),
+            tuple(judged.needed),
+            len(volumes[0].contents.volumes),
+            missing,
+            len(copied),
+            given - len(copied),
+            sum(copied.values()),
+            () if missing else _outdated(judged, store),
+        )
+
+
+def _check_space(volumes: Sequence[Volume], judged: Judged, target: Path) -> None:
+    storage = Store(target, writable=False).storage
+    given = {pack for one in volumes for pack, number in one.contents.packs().items() if number == one.number}
+    needed = sum(judged.packs[pack] for pack in given if not has_pack(storage, pack, judged.packs[pack]))
+    place = next(path for path in (target, *target.absolute().parents) if path.exists())
+    found = os.statvfs(place)
+    if needed > found.f_bavail * found.f_frsize:
+        raise Unavailable(
+            f"has {found.f_bavail * found.f_frsize:,} bytes free, but {needed:,} are needed",
+            place=str(place),
+            hint="free some space, or import into a store on another disk with --to",
+        )
+
+
+def _once(volumes: Iterable[Volume]) -> Iterable[Volume]:
+    return {volume.number: volume for volume in volumes}.values()
+
+
+def _keep_documents(volume: Volume, judged: Judged, store: Store) -> None:
+    for entry in judged.entries:
+        for link, signed in zip(links_of(entry), entry.documents(), strict=True):
+            if not is_document_here(store.storage, link.file, signed, is_trusted=False):
+                keep_document(store.storage, link.file, fetch_signed(volume, link.file, signed))
+        store.storage.link(links_of(entry))
+
+
+def _want(judged: Judged, store: Store, now: float) -> None:
+    """Let the ledger know what is to be kept: so nobody makes room of it before the last volume has come."""
+    with store.ledger.writing() as connection:
+        for release, needed in judged.needed.items():
+            releases.want(connection, release, now=now)
+            releases.need(connection, release, needed)
+            here = {pack: length for pack, length in needed.items() if has_pack(store.storage, pack, length)}
+            packs.adopt(connection, here, now=now)
+            releases.hold_bytes(connection, release, sum(here.values()))
+
+
+def _copy_packs(volumes: Sequence[Volume], store: Store, clock: Clock, progress: Progress) -> dict[Digest, int]:
+    todo = [
+        (volume, pack, piece.length)
+        for volume in _once(volumes)
+        for piece in volume.contents.volumes[volume.number - 1]
+        if (pack := piece.pack) is not None and not has_pack(store.storage, pack, piece.length)
+    ]
+    progress.begin("importing", sum(length for _, _, length in todo))
+    for volume, pack, length in todo:
+        try:
+            fetch_pack(volume, store.storage, pack, length, progress=progress)
+        except Fault as fault:
+            raise fault.error from fault
+        with store.ledger.writing() as connection:
+            packs.record(connection, pack, length=length, held_bytes=length, state=PackState.WHOLE, now=clock())
+    return {pack: length for _, pack, length in todo}
+
+
+def _missing_volumes(volume: Volume, judged: Judged, store: Store) -> tuple[int, ...]:
+    lengths, brought = judged.packs, volume.contents.packs()
+    missing = {number for pack, number in brought.items() if not has_pack(store.storage, pack, lengths[pack])}
+    return tuple(sorted(missing))
+
+
+def _complete(volume: Volume, judged: Judged, store: Store, root: bytes, clock: Clock) -> None:
+    """Show the catalog, and say that the releases are here; whoever collects what nobody needs waits meanwhile."""
+    with store.unswept():
+        for pack, length in judged.packs.items():
+            if not has_pack(store.storage, pack, length):
+                raise NotFound("was taken away meanwhile", place=f"packs/{pack}", hint="run the same command again")
+        replica = Replica(
+            store.storage, pinned=root, clock=clock, floors=lambda: served_floor(store), lock=store.catalog_lock
+        )
+        replica.load()
+        if replica.refresh(volume).outcome is Outcome.OLDER:
+            raise Untrusted("is older than what has come meanwhile", place=volume.name, hint="export again")
+        for entry in judged.entries:
+            complete(store.ledger, store.storage, entry, now=clock())
+
+
+def _outdated(judged: Judged, store: Store) -> tuple[Release, ...]:
+    with store.ledger.reading() as connection:
+        rows: Mapping[Release, releases.ReleaseRow] = releases.every(connection)
+    named = judged.catalog.releases
+    return tuple(
+        release
+        for release, row in rows.items()
+        if row.state is ReleaseState.COMPLETE
+        and release in named
+        and named[release].placement_number != row.placement_number
+    )
