@@ -8,7 +8,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 MIB = 1 << 20
-UNITS = {"s": "{:.2f}", "MB": "{:.1f}", "MiB": "{:.0f}", "": "{:,.0f}", "GB/CPU-s": "{:.2f}", "x": "{:.3f}"}
+UNITS = {
+    "s": "{:.2f}",
+    "ms": "{:.1f}",
+    "MB": "{:.1f}",
+    "MiB": "{:.0f}",
+    "": "{:,.0f}",
+    "GB/CPU-s": "{:.2f}",
+    "x": "{:.3f}",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,12 @@ from pacmirror.documents import Documents
 from pacmirror.events import Events
 from pacmirror.files import PublicFiles
 from pacmirror.following import Following
+from pacmirror.pacballs.answering import CONFIG, PACBALLS
+from pacmirror.pacballs.service import Pacballs
 from pacmirror.replication import Replication
 from pacmirror.routes import (
     ALIAS,
     BOOKS,
-    CONFIG,
     DOCUMENTS,
     EVENTS,
     FILES,
@@ -75,7 +76,9 @@ def make_app(config: Config) -> web.Application:
     else:
         app[BOOKS] = Bookkeeping(config, OwnCatalog(config, app[WATCH].catalog))
         services += [app[BOOKS], Sweeping(config, app[BOOKS])]
-    services.append(Scrubbing(config, upstream))
+    scrubbing = Scrubbing(config, upstream)
+    app[PACBALLS] = Pacballs(config, app[WATCH].catalog, app[BOOKS], scrubbing)
+    services += [scrubbing, app[PACBALLS]]
     app[SERVICES] = Services(services, drain_seconds=config.limits.drain_seconds)
     app.cleanup_ctx.append(_require_store)
     app.cleanup_ctx.append(_run_services)

@@ -1,13 +1,15 @@
 """What a GET or HEAD is answered with, by its conditions and range (RFC 9110 sections 13 and 14): pure functions.
 
 Several ranges at once, other units and ranges that make no sense are ignored, as the RFC allows: the whole file is sent.
-There are no modification times in our answers, so conditions on dates never hold.
+The public files of a store have no modification times in our answers, so conditions on dates never hold for them.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import UTC
+from email.utils import formatdate, parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,15 +33,43 @@ class Answer:
         return self.status in (200, 206)
 
 
-def choose_answer(method: str, headers: CIMultiDictProxy[str], *, size: int, etag: str) -> Answer:
-    """The answer to a request for a file of `size` bytes with the entity tag `etag` (in quotes)."""
-    if "If-Match" in headers and not _names(headers.getall("If-Match"), etag):
+def choose_answer(
+    method: str, headers: CIMultiDictProxy[str], *, size: int, etag: str, modified: int | None = None
+) -> Answer:
+    """The answer to a request for a file of `size` bytes with the entity tag `etag` (in quotes).
+
+    `modified`: when it was changed last, in seconds since 1970; None where nothing is said of that.
+    """
+    if "If-Match" in headers:
+        if not _names(headers.getall("If-Match"), etag):
+            return Answer(412)
+    elif _is_later(modified, headers.get("If-Unmodified-Since")):
         return Answer(412)
-    if _names(headers.getall("If-None-Match", []), etag, weakly=True):
+    if "If-None-Match" in headers:
+        if _names(headers.getall("If-None-Match"), etag, weakly=True):
+            return Answer(304)
+    elif _is_later(modified, headers.get("If-Modified-Since")) is False:
         return Answer(304)
-    if method != "GET" or headers.get("If-Range", etag).strip() != etag:
+    unchanged = (etag,) if modified is None else (etag, http_date(modified))
+    if method != "GET" or headers.get("If-Range", etag).strip() not in unchanged:
         return Answer(200, 0, size)
     return _choose_range(headers.getall("Range", []), size)
+
+
+def http_date(seconds: int) -> str:
+    """A time in seconds since 1970 as HTTP writes it."""
+    return formatdate(seconds, usegmt=True)
+
+
+def _is_later(modified: int | None, said: str | None) -> bool | None:
+    """Whether a file was changed after the date that a client says; None if either is no date."""
+    if modified is None or said is None:
+        return None
+    try:
+        date = parsedate_to_datetime(said)
+        return modified > (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _names(values: list[str], etag: str, *, weakly: bool = False) -> bool:

@@ -78,6 +78,19 @@ class CollectConfig:
 
 
 @dataclass(frozen=True)
+class PacballConfig:
+    """What metalinks say, and when digests of pacballs are taken.
+
+    `url`: the base URL at which clients reach this daemon; empty is as they say that they reach it. `mirrors`: base URLs of
+    others that have the same pacballs. `ahead`: the digests are taken as soon as a release is whole here, not when somebody asks.
+    """
+
+    url: str = ""
+    mirrors: tuple[str, ...] = ()
+    ahead: bool = True
+
+
+@dataclass(frozen=True)
 class LogConfig:
     """`style`: `text` for people or `json`, one object a line; `level`; `requests`: whether each request is logged."""
 
@@ -128,6 +141,7 @@ class Config:
     sync: SyncConfig = field(default_factory=SyncConfig)
     scrub: ScrubConfig = field(default_factory=ScrubConfig)
     collect: CollectConfig = field(default_factory=CollectConfig)
+    pacballs: PacballConfig = field(default_factory=PacballConfig)
     quota_bytes: int | None = None
     trusted_root: Path | None = None
     log: LogConfig = field(default_factory=LogConfig)

@@ -195,6 +195,36 @@ class ScrubLimits:
 
 
 @dataclass(frozen=True)
+class PacballLimits:
+    """Bounds of what is put together from packs while it is sent: pacballs, and files of releases.
+
+    `assemblies`: at once; `assemblies_per_address`: of one address, this machine itself and trusted proxies apart; `decoding`:
+    how many of them decode frames at the same time. Pieces are sent once they have `batch_bytes`, or are `batch_pieces`.
+    `tick_seconds`: after which who waits for a reader looks whether the daemon stops.
+    `opened_bytes`: of documents of releases that are kept open, unless one alone has more; `opened_seconds`: for how long after
+    they were used last. `opening`: releases opened at once.
+    `look_seconds`: between looks for pacballs whose digests were not taken; `digests_wait_seconds`: how long somebody waits for
+    them who asks for the beginning of a pacball; `hashed_bytes_per_second`: how fast they are guessed to be taken.
+    `failed_seconds`: after which taking them is tried again. `listed`: entries of one page.
+    """
+
+    assemblies: int = 48
+    assemblies_per_address: int = 16
+    decoding: int = 4
+    batch_bytes: int = 1 * MIB
+    batch_pieces: int = 512
+    tick_seconds: float = 0.5
+    opened_bytes: int = 128 * MIB
+    opened_seconds: float = 300.0
+    opening: int = 2
+    look_seconds: float = 5.0
+    digests_wait_seconds: float = 5.0
+    hashed_bytes_per_second: int = 150_000_000
+    failed_seconds: float = 300.0
+    listed: int = 10_000
+
+
+@dataclass(frozen=True)
 class ServerLimits:
     """Bounds of the daemon.
 
@@ -243,6 +273,7 @@ class ServerLimits:
     cache: CacheLimits = field(default_factory=CacheLimits)
     sweep: SweepLimits = field(default_factory=SweepLimits)
     scrub: ScrubLimits = field(default_factory=ScrubLimits)
+    pacballs: PacballLimits = field(default_factory=PacballLimits)
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ from aiohttp import web
 from pacmirror.beginning import begin_answer
 from pacmirror.cache.answering import answer_filling
 from pacmirror.cache.filler import Filler
-from pacmirror.config import Config
 from pacmirror.documents import Documents
 from pacmirror.events import Events
 from pacmirror.files import CHANGING, OpenFile, PublicFile, PublicFiles, parse_public
 from pacmirror.judging import TIMESTAMP_PATH
 from pacmirror.listener import counted_as
+from pacmirror.pacballs.answering import CONFIG, get_index, get_pacball
+from pacmirror.pacballs.browsing import add_slash, get_file, get_release
 from pacmirror.peers import asks_held_only, follow
 from pacmirror.replication import Replication
 from pacmirror.request_keys import SENT, SERVED, client_address
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 ALIAS = web.AppKey("ALIAS", str)
 """Of a mirror, among mirrors."""
 BOOKS = web.AppKey("BOOKS", Bookkeeping)
-CONFIG = web.AppKey("CONFIG", Config)
 DOCUMENTS = web.AppKey("DOCUMENTS", Documents)
 EVENTS = web.AppKey("EVENTS", Events)
 FILES = web.AppKey("FILES", PublicFiles)
@@ -191,6 +191,13 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/releases/{project}/{release}/{name}", get_public),
     ("GET", "/holdings/{release}", get_public),
     ("GET", "/catalog/{name}", get_public),
+    ("GET", "/pacballs", add_slash),
+    ("GET", "/pacballs/", get_index),
+    ("GET", "/pacballs/{name}", get_pacball),
+    ("GET", "/files", add_slash),
+    ("GET", "/files/", get_index),
+    ("GET", "/files/{release}", get_release),
+    ("GET", "/files/{release}/{path:.*}", get_file),
     ("GET", "/healthz", get_health),
     ("GET", "/readyz", get_ready),
     ("GET", "/v1/status", get_status),

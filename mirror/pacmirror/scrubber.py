@@ -10,6 +10,7 @@ import logging
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
+from threading import Event
 from typing import TYPE_CHECKING
 
 from pacmirror.hours import rate_at
@@ -31,7 +32,6 @@ from pacstore.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from threading import Event
 
     from pacmirror.config import Config
     from pacmirror.limits import ScrubLimits
@@ -46,6 +46,7 @@ _log = logging.getLogger(__name__)
 _BUSY = "another process scrubs this store"
 _LOCK_NAME = "scrub.lock"
 _HOUR_MINUTES = 60
+_TICK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -94,14 +95,15 @@ class Scrubber:
         self._next_pass = 0.0
         self._next_retry = 0.0
         self._retry_seconds = self._limits.retry_seconds
+        self._reported = Event()
 
     def run(self, stop: Event) -> None:
         """Scrub until `stop` is set; if that is turned off, only look at what is known. Whatever happens, it goes on."""
-        if stop.wait(self._limits.first_pause_seconds):
+        if self._pause(stop, self._limits.first_pause_seconds):
             return
         while not stop.is_set():
             try:
-                if self._config.scrub.enabled:
+                if self._config.scrub.enabled or self._reported.is_set():
                     self._live(stop)
             except PacballError as error:
                 self._failed(error)
@@ -110,7 +112,7 @@ class Scrubber:
                 self._failed(PacballError(f"a fault in pacball: {type(error).__name__}: {error}"))
             # Others may scrub the store, or check it by hand.
             self.look()
-            stop.wait(self._limits.look_seconds)
+            self._pause(stop, self._limits.look_seconds)
 
     def look(self) -> None:
         """Let the standing be what the ledger knows, if it can be read now: damage stays known through a restart."""
@@ -118,7 +120,21 @@ class Scrubber:
             if store.has_ledger:
                 self._look(store)
 
+    def report(self, parts: Sequence[DamagedPart]) -> None:
+        """Write down what somebody else found damaged; the thread repairs it next. For any thread; raises nothing."""
+        for part in parts:
+            _log.warning("damaged: %s", part)
+        try:
+            with Store.open(self._config.store, writable=True) as store, closing(self._healer(store)) as healer:
+                healer.record(parts, now=self._clock())
+                self._look(store)
+        except PacballError as error:
+            _log.warning("damage could not be written down: %s", error)
+            return
+        self._reported.set()
+
     def _failed(self, error: PacballError) -> None:
+        self._reported.clear()
         text = str(error)
         if error.message == _BUSY:
             self._tell(doing="elsewhere", fault="")
@@ -135,19 +151,33 @@ class Scrubber:
         with Store.open(self._config.store, writable=True) as store:
             lock = store.state_dir / _LOCK_NAME
             with locked(lock, shared=False, wait_seconds=0, busy=_BUSY):
-                while not stop.is_set():
+                self._do_next(store, stop)
+                while self._config.scrub.enabled and not stop.is_set():
                     self._do_next(store, stop)
 
     def _do_next(self, store: Store, stop: Event) -> None:
         state = self._look(store)
         now = self._clock()
-        if self.standing.unrepaired + self.standing.waiting and self._is_due(self._next_retry, now):
+        is_due = self._reported.is_set() or self._is_due(self._next_retry, now)
+        self._reported.clear()
+        if self.standing.unrepaired + self.standing.waiting and is_due:
             self._retry(store, stop)
-        elif self._rate() != 0 and (state.begun_at is not None or self._is_due(self._pass_at(state), now)):
+        elif self._may_read() and (state.begun_at is not None or self._is_due(self._pass_at(state), now)):
             self._pass(store, state, stop)
         else:
             self._tell(doing="waiting", fault="")
-            stop.wait(self._limits.look_seconds)
+            self._pause(stop, self._limits.look_seconds)
+
+    def _may_read(self) -> bool:
+        return self._config.scrub.enabled and self._rate() != 0
+
+    def _pause(self, stop: Event, seconds: float) -> bool:
+        """Wait, but not longer than until somebody finds damage; whether it is to stop."""
+        until = time.monotonic() + seconds
+        while not self._reported.is_set() and (left := until - time.monotonic()) > 0:
+            if stop.wait(min(left, _TICK_SECONDS)):
+                break
+        return stop.is_set()
 
     def _is_due(self, at: float, now: float) -> bool:
         """Also where a clock that was set back puts it further away than it ever can be."""
@@ -185,6 +215,10 @@ class Scrubber:
                 if not found and time.monotonic() > saved + self._limits.save_seconds:
                     self._save(store, state)
                     saved = time.monotonic()
+                if self._reported.is_set() and not found:
+                    self._reported.clear()
+                    self._retry(store, stop)
+                    self._tell(doing="reading")
                 if not self._pace(step.bytes_read, stop):
                     self._stop_early(store, state, found)
                     return

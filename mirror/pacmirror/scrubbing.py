@@ -15,12 +15,13 @@ from pacstore.ledger.damage import DamageState
 from pacstore.trust.clock import date
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from prometheus_client.core import Metric
 
     from pacmirror.config import Config
     from pacmirror.upstream import Upstream
+    from pacstore.damage import DamagedPart
     from pacstore.ledger.damage import DamageRow
     from pacstore.source import Source
 
@@ -54,6 +55,10 @@ class Scrubbing(Service):
         self._stop.set()
         if self._ended is not None:
             await self._ended
+
+    async def report(self, parts: Sequence[DamagedPart]) -> None:
+        """Write down what others found damaged: it is offered no longer, and repaired soon. Raises nothing."""
+        await start_thread(lambda: self._scrubber.report(parts), name="pacball-damage")
 
     def status(self) -> Mapping[str, object]:
         """Where it is, when everything was read last, and what is damaged."""

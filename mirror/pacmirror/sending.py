@@ -19,7 +19,7 @@ from pacmirror.request_keys import add_sent
 from pacstore.errors import PacballError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pacmirror.limits import ServerLimits
 
@@ -48,8 +48,8 @@ async def send_part(
 
 
 @contextlib.contextmanager
-def cutting(request: web.Request) -> Iterator[None]:
-    """If the body cannot be completed, the connection is cut.
+def cutting(request: web.Request, failed: Callable[[PacballError], object] = lambda _: None) -> Iterator[None]:
+    """If the body cannot be completed, the connection is cut; `failed` is told if that is a fault of what is sent.
 
     Once a header with a length is out, nothing may follow it but these bytes, no error message either.
     """
@@ -60,12 +60,14 @@ def cutting(request: web.Request) -> Iterator[None]:
         _log.log(logging.INFO if gone else logging.ERROR, "%s was not sent to its end: %r", request.path, error)
         if request.transport is not None:
             request.transport.abort()
+        if isinstance(error, PacballError):
+            failed(error)
 
 
 async def send_bytes(request: web.Request, file: BinaryIO, offset: int, end: int, limits: ServerLimits) -> None:
     """Send the bytes of `file` from `offset` to `end`. Raises OSError or EOFError if that cannot be done in time."""
     clock, piece = asyncio.get_running_loop().time, _QUICK_BYTES
-    with _corked(request.transport):
+    with corked(request.transport):
         while offset < end:
             if request.transport is None or request.transport.is_closing():
                 raise ConnectionResetError("the client has gone")
@@ -112,7 +114,7 @@ async def _send_waiting(
 
 
 @contextlib.contextmanager
-def _corked(transport: asyncio.BaseTransport | None) -> Iterator[None]:
+def corked(transport: asyncio.BaseTransport | None) -> Iterator[None]:
     """Let the kernel fill packets while a body is sent, which is a tenth of the cost; at the end the rest goes out at once."""
     found = transport.get_extra_info("socket") if transport is not None else None
     if found is None or found.family not in (socket.AF_INET, socket.AF_INET6) or not hasattr(socket, "TCP_CORK"):

@@ -26,7 +26,20 @@ if TYPE_CHECKING:
 _log = logging.getLogger("pacmirror.requests")
 _BUCKETS = (0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)
 _KINDS = frozenset(
-    {"packs", "manifests", "attributes", "provenance", "placements", "releases", "holdings", "catalog", "v1", "metrics"}
+    {
+        "packs",
+        "manifests",
+        "attributes",
+        "provenance",
+        "placements",
+        "releases",
+        "holdings",
+        "catalog",
+        "pacballs",
+        "files",
+        "v1",
+        "metrics",
+    }
 )
 _NO_FILES = frozenset({"v1", "metrics", "other"})
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from blake3 import blake3
 
-from pacstore.digest import DIGEST_BYTES
+from pacstore.digest import Bytes
 from pacstore.document import starts
 from pacstore.errors import Corrupt, NotFound, Refused
 from pacstore.frames import FrameReader
@@ -20,11 +20,18 @@ _CHUNKS_AT_ONCE = 4_096
 
 
 class Assembler:
-    """Reads files of one release from `storage`. Not for several threads at once. Every chunk is verified."""
+    """Reads files of one release from `storage`. Not for several threads at once. Every byte is verified.
 
-    def __init__(self, manifest: Manifest, placement: Placement, storage: ObjectStorage) -> None:
+    `is_proven`: every chunk was compared with its id before, as this very placement finds it. Then the digests of frames, which
+    it names and which are compared always, say as much, and hashing what was decoded once more would find nothing.
+    """
+
+    def __init__(
+        self, manifest: Manifest, placement: Placement, storage: ObjectStorage, *, is_proven: bool = False
+    ) -> None:
         self._manifest = manifest
         self._placement = placement
+        self._is_proven = is_proven
         self._ends = starts(manifest.chunk_lengths)
         self.frames = FrameReader(storage)
         self._last_frame = -1
@@ -39,7 +46,7 @@ class Assembler:
                 return entry.file_number
         raise NotFound("is not in this release", place=path)
 
-    def read(self, file: int, offset: int, length: int) -> Iterator[bytes]:
+    def read(self, file: int, offset: int, length: int) -> Iterator[Bytes]:
         """The bytes of file number `file` from `offset`, `length` of them or up to its end, piece by piece.
 
         Raises NotFound, Unavailable, or Corrupt naming pack and frame; what was yielded before that is right.
@@ -51,39 +58,53 @@ class Assembler:
         end = min(begin + length, int(self._ends[last]))
         if begin >= end:
             return
-        chunk = int(np.searchsorted(self._ends[first : last + 1], begin, side="right")) - 1 + first
+        ends = self._ends[first : last + 1]
+        chunk = int(np.searchsorted(ends, begin, side="right")) - 1 + first
         skip = begin - int(self._ends[chunk])
-        for data in self.chunks(chunk, last):
+        for data in self.chunks(chunk, int(np.searchsorted(ends, end)) + first):
             piece = data[skip : skip + end - begin] if skip or len(data) > end - begin else data
             yield piece
             begin += len(piece)
-            if begin >= end:
-                return
             skip = 0
 
-    def chunks(self, first: int, last: int) -> Iterator[bytes]:
-        """The bytes of the chunks `first` to `last` of the manifest, the latter excluded, each verified against its id."""
+    def whole(self, file: int) -> Iterator[Bytes]:
+        """All bytes of file number `file`. Raises as `read`."""
+        first_chunks = self._manifest.first_chunks
+        return self.chunks(int(first_chunks[file]), int(first_chunks[file + 1]))
+
+    def chunks(self, first: int, last: int) -> Iterator[memoryview]:
+        """The bytes of the chunks `first` to `last` of the manifest, the latter excluded, each verified against its id.
+
+        Those that lie side by side in a frame are one piece.
+        """
         placement, manifest = self._placement, self._manifest
-        read = -1
-        plain = b""
-        for begin in range(first, last, _CHUNKS_AT_ONCE):
-            part = slice(begin, min(begin + _CHUNKS_AT_ONCE, last))
-            ids = manifest.chunk_ids[part].tobytes()
+        read, begin, end = -1, 0, 0
+        plain = memoryview(b"")
+        for at in range(first, last, _CHUNKS_AT_ONCE):
+            part = slice(at, min(at + _CHUNKS_AT_ONCE, last))
             rows = zip(
+                range(at, part.stop),
                 placement.chunk_frames[part].tolist(),
                 placement.chunk_offsets[part].tolist(),
                 manifest.chunk_lengths[part].tolist(),
-                range(0, len(ids), DIGEST_BYTES),
                 strict=True,
             )
-            for frame, offset, length, at in rows:
-                if frame != read:
-                    plain = self._plain(frame)
-                    read = frame
-                data = plain[offset : offset + length]
-                if blake3(data).digest() != ids[at : at + DIGEST_BYTES]:
-                    raise Corrupt("the placement names a wrong place for a chunk", place=placement.document_name)
-                yield data
+            for chunk, frame, offset, length in rows:
+                if frame != read or offset != end:
+                    if begin < end:
+                        yield plain[begin:end]
+                    if frame != read:
+                        plain, read = memoryview(self._plain(frame)), frame
+                    begin = offset
+                end = offset + length
+                if not self._is_proven:
+                    self._check(chunk, plain[offset:end])
+        if begin < end:
+            yield plain[begin:end]
+
+    def _check(self, chunk: int, data: memoryview) -> None:
+        if blake3(data).digest() != self._manifest.chunk_ids[chunk].tobytes():
+            raise Corrupt("the placement names a wrong place for a chunk", place=self._placement.document_name)
 
     def _plain(self, frame: int) -> bytes:
         if frame != self._last_frame:

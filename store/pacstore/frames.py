@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from pacstore import codec
+from pacstore.damage import DamagedPart
 from pacstore.digest import Digest
 from pacstore.durable import wrapped
 from pacstore.errors import Corrupt
@@ -27,6 +28,14 @@ class FramePlace:
     frame: Frame
 
 
+class DamagedFrame(Corrupt):
+    """A frame that is not what its digest says: `part` is what is to be repaired."""
+
+    def __init__(self, cause: Corrupt, part: DamagedPart) -> None:
+        super().__init__(cause.message, place=cause.place, hint="run: pacball store check")
+        self.part = part
+
+
 class FrameReader:
     """Decoded frames of a store's packs; keeps a few of the last ones. Not for several threads at once."""
 
@@ -36,7 +45,7 @@ class FrameReader:
         self._packs: OrderedDict[Digest, BinaryIO] = OrderedDict()
 
     def plain(self, pack: Digest, frame: Frame) -> bytes:
-        """The plain bytes of `frame`, verified. Raises NotFound, Unavailable, or Corrupt naming pack and frame."""
+        """The plain bytes of `frame`, verified. Raises NotFound, Unavailable, or DamagedFrame naming pack and frame."""
         key = (pack, frame.offset)
         cached = self._plain.get(key)
         if cached is not None:
@@ -48,7 +57,7 @@ class FrameReader:
                 data = read_frame(self._open(pack), frame.offset, frame.length, frame.digest, place=place)
             plain = codec.decompress(frame.kind, data, frame.plain_length, place=place)
         except Corrupt as error:
-            raise Corrupt(error.message, place=error.place, hint="run: pacball store check") from error
+            raise DamagedFrame(error, DamagedPart(place, frame.offset, error.message, frame.length)) from error
         self._plain[key] = plain
         if len(self._plain) > _CACHED_FRAMES:
             self._plain.popitem(last=False)

@@ -144,4 +144,5 @@ def test_the_description_is_valid_and_complete(daemon):
     assert (status, headers["content-type"]) == (200, "application/json")
     assert body == resources.files("pacmirror").joinpath("openapi.json").read_bytes()
     described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
-    assert described == {(method, path) for method, path, _ in ROUTES} | {("HEAD", path) for _, path, _ in ROUTES}
+    paths = {(method, path.replace(":.*}", "}")) for method, path, _ in ROUTES}
+    assert described == paths | {("HEAD", path) for _, path in paths}

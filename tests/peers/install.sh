@@ -34,6 +34,7 @@ want busybox busybox
 want bsdtar libarchive-tools
 want mksh mksh
 want yash yash
+want chromium chromium
 [ -x /usr/lib/openssh/sftp-server ] || missing="$missing openssh-sftp-server"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" -ne 0 ]; then

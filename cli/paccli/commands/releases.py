@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from paccli.sources import Opened
+    from pacstore.progress import Progress
     from pacstore.provenance import Artifact, Summary
     from pacstore.publish import Published
     from pacstore.release import Release
+    from pacstore.store import Store
     from pacstore.trust.client import VerifiedCatalog
     from pacstore.trust.targets import CatalogRelease
 
@@ -58,6 +60,10 @@ def publish(
     ] = None,
     sign_later: Annotated[
         bool, typer.Option("--sign-later", help="Without the line's key: its manager signs with pacball trust sign.")
+    ] = False,
+    pacball: Annotated[
+        bool,
+        typer.Option("--pacball", help="Also take the digests of its pacball, which pacball serve then has at once."),
     ] = False,
     passphrase_file: PassphraseFile = None,
     timestamp_days: Days = None,
@@ -92,11 +98,29 @@ def publish(
                 now=time.time,
                 sign_later=sign_later,
             )
-        seconds = time.monotonic() - started
-        _print_published(output, done, seconds)
+            seconds = time.monotonic() - started
+            digests = _pacball_digests(store, catalog.release(name), shown) if pacball else {}
+        _print_published(output, done, seconds, digests)
 
 
-def _print_published(output: Output, done: Published, seconds: float) -> None:
+def _pacball_digests(store: Store, entry: CatalogRelease | None, progress: Progress) -> dict[str, object]:
+    """The digests of a release's pacball for people and programs; none while the release waits for signatures."""
+    from pacstore.pacball.recording import record_digests  # noqa: PLC0415
+    from pacstore.pacball.stub import file_name  # noqa: PLC0415
+
+    if entry is None:
+        return {}
+    found = record_digests(store, entry, progress)
+    return {
+        "pacball": file_name(entry.release, entry.tree_digest),
+        "pacball_bytes": found.total_bytes,
+        "sha256": found.sha256.hex(),
+        "md5": found.md5.hex(),
+        "adler32": f"{found.adler32:08x}",
+    }
+
+
+def _print_published(output: Output, done: Published, seconds: float, digests: dict[str, object]) -> None:
     for key in done.created_keys:
         output.note(f"pacball: made the key {key}")
     if done.existed:
@@ -107,7 +131,10 @@ def _print_published(output: Output, done: Published, seconds: float) -> None:
         if done.waiting:
             output.text("  it waits for signatures, or for the origin: pacball trust status --store STORE")
         output.text(f"  {size(done.bytes_new)} new{rewritten}; {size(done.bytes_stored)} in new packs; {seconds:.1f} s")
-    output.result({**fields(done), "seconds": round(seconds, 3)})
+    if digests:
+        output.text(f"  pacball: {digests['pacball']}")
+        output.text(f"  sha256 {digests['sha256']}, md5 {digests['md5']}, adler32 {digests['adler32']}")
+    output.result({**fields(done), **digests, "seconds": round(seconds, 3)})
 
 
 def list_releases(

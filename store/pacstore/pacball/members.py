@@ -5,6 +5,7 @@ GNU's and not pax's, because busybox reads long names and large sizes only so. S
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,7 @@ _LONG_NAME, _LONG_LINK = b"L", b"K"
 _OWNERS = b"0000000\0" * 2
 _REST = b"ustar  \0" + bytes(247)
 """Magic, and no names of owners, no devices."""
+_REST_BYTES, _REST_SUM = len(_REST), sum(_REST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +83,13 @@ def _header(name: bytes, mode: int, size: int, mtime: int, type_flag: bytes, tar
         _number(mtime),
     )
     after = type_flag + target[:_NAME_BYTES].ljust(_NAME_BYTES, b"\0") + _REST
-    checksum = sum(before) + 8 * 0x20 + sum(after)
+    checksum = _sum(before) + 8 * 0x20 + _sum(after[:-_REST_BYTES]) + _REST_SUM
     return before + b"%06o\0 " % checksum + after
+
+
+def _sum(data: bytes) -> int:
+    """The sum of up to 256 bytes: the lower half of their Adler-32, which no such sum exceeds, is one more."""
+    return (zlib.adler32(data) & 0xFFFF) - 1
 
 
 def _number(value: int) -> bytes:

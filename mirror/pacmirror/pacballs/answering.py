@@ -1,0 +1,191 @@
+"""Answering: pacballs, their metalinks and the list of them."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from pacmirror.answers import error_answer
+from pacmirror.beginning import begin_answer
+from pacmirror.config import Config
+from pacmirror.files import BINARY, CHANGING, PublicFile
+from pacmirror.listener import counted_as
+from pacmirror.pacballs.fields import disposition, instance_digests, repr_digest
+from pacmirror.pacballs.offer import DAMAGED, LATER
+from pacmirror.pacballs.pages import index_page
+from pacmirror.pacballs.pumping import send_batches
+from pacmirror.pacballs.service import Pacballs, part_of
+from pacmirror.request_keys import client_address, is_in
+from pacstore.digest import Digest
+from pacstore.errors import NotFound, PacballError, Unavailable, printable
+from pacstore.pacball.assembling import batches
+from pacstore.pacball.digests import PacballKey
+from pacstore.pacball.metalink import METALINK_TYPE, encode_metalink
+from pacstore.pacball.stub import STUB_BYTES, file_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pacmirror.conditions import Answer
+    from pacstore.assemble import Assembler
+    from pacstore.digest import Bytes
+    from pacstore.pacball.digests import PacballDigests
+    from pacstore.trust.targets import CatalogRelease
+
+PACBALLS = web.AppKey("PACBALLS", Pacballs)
+CONFIG = web.AppKey("CONFIG", Config)
+LASTING = "public, max-age=3600, no-transform"
+"""The name of a pacball says which files it has; a later version may put another stub before them."""
+_NAME = re.compile(r"([A-Za-z0-9._-]+)\.b3-([0-9a-f]{64})\.sh(\.meta4)?\Z")
+_ETAG_TAG = "pb"
+
+
+async def get_index(request: web.Request) -> web.StreamResponse:
+    """The pacballs that can be had here, for people."""
+    held = await request.app[PACBALLS].offer.held()
+    most = request.app[CONFIG].limits.pacballs.listed
+    return index_page(held[:most], left_out=max(len(held) - most, 0))
+
+
+async def get_pacball(request: web.Request) -> web.StreamResponse:
+    """A pacball, whole or one range of it, or its metalink."""
+    name = request.rel_url.raw_path.rpartition("/")[2]
+    match = _NAME.match(name)
+    if match is None:
+        raise NotFound("is not the name of a pacball", place=printable(name[:300]), hint="/pacballs/ lists them")
+    entry = await request.app[PACBALLS].offer.find(match[1])
+    right = file_name(entry.release, entry.tree_digest)
+    if entry.tree_digest != Digest.parse(match[2]):
+        raise NotFound("is not here: the release has other files", place=name, hint=f"its pacball is {right}")
+    return await (_answer_metalink if match[3] else _answer_pacball)(request, entry, right)
+
+
+async def _answer_pacball(request: web.Request, entry: CatalogRelease, name: str) -> web.StreamResponse:
+    service = request.app[PACBALLS]
+    opened = await service.offer.open(entry)
+    digests = await service.digesting.find(entry)
+    public = PublicFile(f"pacballs/{name}", "", LASTING, BINARY)
+
+    def begin() -> tuple[Answer, web.StreamResponse]:
+        etag = f'"{_ETAG_TAG}-{PacballKey.of(entry).etag_id}"'
+        size = STUB_BYTES + opened.payload.total_bytes
+        more = _more_headers(request, name, digests)
+        return begin_answer(request, public, size=size, etag=etag, modified=entry.published, more=more)
+
+    answer, response = begin()
+    if request.method == "GET" and answer.has_body and digests is None and answer.offset < STUB_BYTES:
+        digests = await service.digesting.want(entry)
+        if digests is None:
+            return _not_ready(request, opened.payload.total_bytes)
+        answer, response = begin()
+
+    def pieces(assembler: Assembler) -> Iterator[Bytes]:
+        return opened.pacball(assembler, digests).read(answer.offset, answer.offset + answer.length)
+
+    return await send_assembled(request, answer, response, lambda: opened.assembler(digests), pieces)
+
+
+def _not_ready(request: web.Request, total_bytes: int) -> web.Response:
+    speed = request.app[CONFIG].limits.pacballs.hashed_bytes_per_second
+    seconds = min(max(total_bytes // speed, 5), 600)
+    message = "the SHA-256 that its beginning names is still being computed"
+    hint = f"ask again in {seconds} s; what is behind the first {STUB_BYTES} bytes can be had at once"
+    headers = {"Retry-After": str(seconds)}
+    return error_answer(503, "Unavailable", message, hint=hint, headers=headers)
+
+
+def _more_headers(request: web.Request, name: str, digests: PacballDigests | None) -> dict[str, str]:
+    mirrors = request.app[CONFIG].pacballs.mirrors
+    links = [f'<{name}.meta4>; rel=describedby; type="{METALINK_TYPE}"']
+    links += [f"<{url}/pacballs/{name}>; rel=duplicate; pri={number}" for number, url in enumerate(mirrors, start=1)]
+    headers = {"Content-Disposition": disposition(name), "Link": ", ".join(links)}
+    if digests is not None:
+        headers["Repr-Digest"] = repr_digest(digests)
+        # Who names duplicates says what they must be (RFC 6249, section 6).
+        wanted = request.headers.getall("Want-Digest", ["sha-256"] if mirrors else [])
+        if value := instance_digests(wanted, digests):
+            headers["Digest"] = value
+    return headers
+
+
+async def _answer_metalink(request: web.Request, entry: CatalogRelease, name: str) -> web.StreamResponse:
+    service, config = request.app[PACBALLS], request.app[CONFIG]
+    digests = await service.digesting.want(entry)
+    if digests is None:
+        opened = await service.offer.open(entry)
+        return _not_ready(request, opened.payload.total_bytes)
+    own = config.pacballs.url or _own_url(request)
+    data = encode_metalink(entry, name, digests, [f"{url}/pacballs/{name}" for url in (own, *config.pacballs.mirrors)])
+    # What a client says of our address is for that client alone.
+    cache_control = CHANGING if config.pacballs.url else f"private, {CHANGING}"
+    public = PublicFile(f"pacballs/{name}.meta4", "", cache_control, METALINK_TYPE)
+    more = {"Content-Disposition": disposition(f"{name}.meta4")}
+    answer, response = begin_answer(request, public, size=len(data), etag=f'"b3-{Digest.of(data)}"', more=more)
+    if not answer.has_body:
+        return response
+    part = data[answer.offset : answer.offset + answer.length]
+    return web.Response(status=answer.status, headers=response.headers, body=part)
+
+
+def _own_url(request: web.Request) -> str:
+    """Where the client says that it reaches us; proxies in front are believed about TLS."""
+    trusted = request.app[CONFIG].access.trusted_proxies
+    said = request.headers.get("X-Forwarded-Proto", "").strip().lower()
+    scheme = said if said in ("http", "https") and is_in(request.remote or "", trusted) else request.scheme
+    return f"{scheme}://{request.host}"
+
+
+# What is put together, for this module and pacmirror.pacballs.browsing
+
+
+async def send_assembled(
+    request: web.Request,
+    answer: Answer,
+    response: web.StreamResponse,
+    make: Callable[[], Assembler],
+    pieces: Callable[[Assembler], Iterator[Bytes]],
+) -> web.StreamResponse:
+    """Send `response`, with the `pieces` that an assembler gives, unless it has no body.
+
+    Raises Unavailable where that is damaged, or too much is being put together.
+    """
+    if not answer.has_body:
+        return response
+    if request.method != "GET" or not answer.length:
+        response.content_length = answer.length
+        await response.prepare(request)
+        return response
+    service, limits = request.app[PACBALLS], request.app[CONFIG].limits
+    trusted = request.app[CONFIG].access.trusted_proxies
+    with service.seats.seat(counted_as(client_address(request, trusted), trusted)), _reported(service):
+        assembler = make()
+        try:
+            most = limits.pacballs
+            made = batches(pieces(assembler), most_bytes=most.batch_bytes, most_pieces=most.batch_pieces)
+            await send_batches(
+                request,
+                response,
+                made,
+                length=answer.length,
+                limits=limits,
+                turns=service.turns,
+                failed=service.report_soon,
+            )
+        finally:
+            assembler.frames.close()
+    return response
+
+
+@contextmanager
+def _reported(service: Pacballs) -> Iterator[None]:
+    """What is found damaged before anything was sent is repaired, and told as what it is to clients: here for now."""
+    try:
+        yield
+    except PacballError as error:
+        if part_of(error) is None:
+            raise
+        service.report_soon(error)
+        raise Unavailable(DAMAGED, place=error.place, hint=LATER) from error
