@@ -7,6 +7,7 @@ they are written is an error like any other, and stops the work.
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 
@@ -28,12 +29,14 @@ from pacstore.pack import (
     read_table,
 )
 from pacstore.progress import Progress
-from pacstore.source import PackRange, Source
+from pacstore.source import PackRange, Source, blame
 from pacstore.storage import ObjectKind, ObjectStorage, object_path
 
 _TAIL_BYTES = 128 * KIB
 """Asked for first, from the end of a pack: of most packs it is the footer and the whole table."""
 _RANGE_BYTES = 4 * MIB
+FETCH_ATTEMPTS = 2
+"""How often a part of a source may give what is wrong of one range."""
 _RANGES_AT_ONCE = 8
 """Ranges come in any order and are written in theirs: at most so many are held in memory."""
 
@@ -148,7 +151,7 @@ def fetched_pieces(source: Source, pack: Digest, length: int) -> Iterator[Bytes]
     """The bytes of a pack of `length` bytes, in their order, each piece verified before it is given. Raises Fault."""
     place = f"{source.name}/{object_path(ObjectKind.PACK, pack)}"
     with reading(place):
-        data = fetch_table(source, pack, length, place=place)
+        data = _fetch_right_table(source, pack, length, place)
         table = Table.parse(data, place=f"the table of {place}")
         if table.pack_length != length:
             raise Corrupt(f"implies {table.pack_length} bytes, not {length}", place=f"the table of {place}")
@@ -159,7 +162,8 @@ def fetched_pieces(source: Source, pack: Digest, length: int) -> Iterator[Bytes]
         with reading(place):
             found = dict(source.ranges([_range_of(table, pack, run) for run in batch]))
             for run in batch:
-                _check_run(table, run, found[_range_of(table, pack, run)], place)
+                wanted = _range_of(table, pack, run)
+                found[wanted] = _right_run(source, table, run, wanted, found[wanted], place)
         for run in batch:
             yield found.pop(_range_of(table, pack, run))
     yield ending(data)
@@ -180,6 +184,38 @@ def fetch_table(source: Source, pack: Digest, length: int, *, place: str) -> byt
     if Digest.of(data) != pack:
         raise Corrupt("its table is not the one that its name says", place=place)
     return data
+
+
+def _fetch_right_table(source: Source, pack: Digest, length: int, place: str) -> bytes:
+    """As `fetch_table`; a source of several parts is told of what is wrong, and asked again until a part was wrong twice."""
+    wrong: Counter[str] = Counter()
+    while True:
+        try:
+            return fetch_table(source, pack, length, place=place)
+        except Corrupt as error:
+            tail = min(_TAIL_BYTES, length - FRAMES_BEGIN)
+            _count_wrong(source, PackRange(pack, length - tail, tail), error, wrong)
+
+
+def _right_run(source: Source, table: Table, run: range, wanted: PackRange, data: Bytes, place: str) -> Bytes:
+    """The bytes of a run, which are `data` if these are right; otherwise asked for again as the table is."""
+    wrong: Counter[str] = Counter()
+    while True:
+        try:
+            _check_run(table, run, data, place)
+        except Corrupt as error:
+            _count_wrong(source, wanted, error, wrong)
+            data = _fetch(source, wanted)
+        else:
+            return data
+
+
+def _count_wrong(source: Source, wanted: PackRange, error: Corrupt, wrong: Counter[str]) -> None:
+    """Tell the source; raise `error` if who gave it was wrong before."""
+    giver = blame(source, wanted, error)
+    wrong[giver] += 1
+    if wrong[giver] >= FETCH_ATTEMPTS:
+        raise error
 
 
 def _fetch(source: Source, wanted: PackRange) -> bytes:

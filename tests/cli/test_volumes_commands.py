@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 
 import pytest
 
 from tests.store.carried import state_of
+from tests.store.releases import flip
 
 OLD, NEW = "Demo-1.0-x86_64", "Demo-1.1-x86_64"
 EXPORTED = {
@@ -89,6 +91,22 @@ def test_mistakes_are_told(pacball, store, root, tmp_path):
         assert message in pacball.json("import", *words, "--root-keys", root, code=code)["message"]
     assert state_of(store) == before
     assert not os.path.lexists(tmp_path / "new")
+
+
+@pytest.mark.slow
+def test_of_several_sources_a_bad_one_spoils_nothing(pacball, store, root, tmp_path):
+    bad = tmp_path / "bad"
+    shutil.copytree(store / "public", bad)
+    for path in (bad / "packs").rglob("*"):
+        if path.is_file():
+            flip(path, 5000)
+    pacball.json("export", OLD, NEW, "--from", store, "-o", tmp_path / "good.tar")
+    told = pacball.run("export", OLD, NEW, "--from", f"{bad},{store}", "--root-keys", root, "-o", tmp_path / "x.tar")
+    assert (told.exit_code, f"{bad} gave what is wrong" in told.stderr) == (0, True)
+    assert (tmp_path / "x.tar").read_bytes() == (tmp_path / "good.tar").read_bytes()
+    alone = pacball.json("export", OLD, "--from", bad, "--root-keys", root, "-o", tmp_path / "y.tar", code=4)
+    assert "not those that its digest says" in alone["message"]
+    assert not (tmp_path / "y.tar").exists()
 
 
 @pytest.mark.slow

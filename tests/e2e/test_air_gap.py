@@ -32,7 +32,7 @@ def killed_and_again(site, seconds, *words):
     dice = random.Random(1)
     for _ in range(ROUNDS):
         with site.start(*words) as process:
-            time.sleep(dice.uniform(0.3, 1.1) * seconds)
+            time.sleep(dice.uniform(0.2, 1.1) * seconds)
             process.send_signal(signal.SIGKILL)
             process.communicate()
     return site.ok(*words)
@@ -75,7 +75,7 @@ def test_killed_anywhere_exports_and_imports_go_on(tmp_path):
     assert len(volumes) == len(done["volumes"]) >= 3
     for path in volumes:
         assert path.read_bytes() == (tmp_path / path.name.replace("x", "whole")).read_bytes()
-    done = killed_and_again(site, seconds, "import", *volumes, "--to", to, *pin)
+    done = killed_and_again(site, 2 * seconds, "import", *volumes, "--to", to, *pin)
     assert done["is_complete"]
     assert carried(to) == carried(store)
     site.ok("install", OLD, "--from", to, *pin, "--root", tmp_path / "root")
