@@ -33,7 +33,7 @@ test-faults: $(READY)  ## the fault matrix, kills, power cuts, failing disks, ov
 	for round in $$(seq $(FAULT_ROUNDS)); do \
 	  echo "== round $$round of $(FAULT_ROUNDS)"; \
 	  PACBALL_FAULT_ROUND=$$round $(PYTEST) -q -n 2 tests/fault/matrix -m large || exit 1; \
-	  PACBALL_FAULT_ROUND=$$round $(PYTEST) -q tests/fault -m "not large" tests/e2e/test_interruptions.py tests/e2e/test_mirrors.py tests/peers/test_power_loss.py \
+	  PACBALL_FAULT_ROUND=$$round $(PYTEST) -q tests/fault -m "not large" tests/e2e/test_interruptions.py tests/e2e/test_mirrors.py tests/peers/test_power_loss.py tests/peers/test_power_loss_air_gap.py \
 	    tests/peers/test_failing_disks.py tests/peers/test_full_disks.py tests/peers/test_killed_installs.py \
 	    tests/peers/test_failing_sites.py tests/peers/test_power_loss_sites.py tests/store/test_repack_races.py || exit 1; \
 	done

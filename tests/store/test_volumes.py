@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import subprocess
 import tarfile
 
 import pytest
+from blake3 import blake3
 
 from pacstore.check import check
 from pacstore.errors import Corrupt, NotFound, Refused, Unavailable, Untrusted
@@ -118,6 +120,12 @@ def test_the_same_state_gives_the_same_bytes_and_any_tar_reads_them(made, export
     listed = subprocess.run(["tar", "tf", tmp_path / "again.tar"], capture_output=True, text=True, check=True)
     assert listed.stdout.splitlines() == names
     assert names[0] == "pacball-export.json"
+    with tarfile.open(tmp_path / "again.tar") as tar:
+        said = json.loads(tar.extractfile("pacball-export.json").read())
+    body = {key: value for key, value in said.items() if key not in ("id", "volume")}
+    written = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n"
+    assert said["id"] == blake3(written.encode()).hexdigest()
+    assert [path for path, _ in (*said["shared"], *said["volumes"][0])] == names[1:]
     # Unpacked, it is a docroot.
     (tmp_path / "docroot").mkdir()
     subprocess.run(["tar", "xf", tmp_path / "again.tar", "-C", tmp_path / "docroot"], check=True)
