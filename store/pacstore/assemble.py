@@ -37,6 +37,11 @@ class Assembler:
         self._last_frame = -1
         self._last_plain = b""
 
+    def rest(self) -> None:
+        """Release memory, for who will go on much later."""
+        self.frames.forget()
+        self._last_frame, self._last_plain = -1, b""
+
     def find(self, path: str) -> int:
         """The file number of `path`. Raises NotFound, or Refused where it is no file."""
         for entry in self._manifest.tree.walk():

@@ -63,6 +63,10 @@ class FrameReader:
             self._plain.popitem(last=False)
         return plain
 
+    def forget(self) -> None:
+        """Release the memory of decoded frames, which are decoded again if they are wanted."""
+        self._plain.clear()
+
     def close(self) -> None:
         """Close what is open. May be repeated."""
         while self._packs:

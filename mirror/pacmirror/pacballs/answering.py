@@ -172,6 +172,7 @@ async def send_assembled(
                 length=answer.length,
                 limits=limits,
                 turns=service.turns,
+                rest=assembler.rest,
                 failed=service.report_soon,
             )
         finally:

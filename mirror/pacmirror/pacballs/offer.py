@@ -51,8 +51,8 @@ class Offer:
 
     async def releases(self) -> Mapping[Release, CatalogRelease]:
         """Every release of the catalog that is served, held or not."""
+        served = (await self._catalog.look()).served
         async with self._reading:
-            served = (await self._catalog.look()).served
             if served is not None and served is not self._listed:
                 before = self._listing
                 self._listing = await start_thread(lambda: list_releases(self.storage, served, before), name=_THREAD)

@@ -39,13 +39,15 @@ async def send_batches(
     length: int,
     limits: ServerLimits,
     turns: BoundedSemaphore,
+    rest: Callable[[], None],
     failed: Callable[[PacballError], object],
 ) -> None:
     """Send `response` with the `length` bytes of the `batches`, which are made in a thread. What cannot be completed is cut off.
 
-    Raises what the first batch raises, before anything is sent; `failed` is told what is raised after that.
+    Raises what the first batch raises, before anything is sent; `failed` is told what is raised after that. `rest` is called
+    while a slow reader is waited for.
     """
-    pump = _Pump(batches, limits, turns)
+    pump = _Pump(batches, limits, turns, rest)
     first = await start_thread(pump.next_batch, name=_THREAD)
     response.content_length = length
     with cutting(request, failed):
@@ -75,12 +77,19 @@ async def _flush(request: web.Request, limits: ServerLimits) -> None:
 class _Pump:
     """One body on its way. `sent`: bytes of it that the kernel took."""
 
-    def __init__(self, batches: Iterator[list[Bytes]], limits: ServerLimits, turns: BoundedSemaphore) -> None:
+    def __init__(
+        self,
+        batches: Iterator[list[Bytes]],
+        limits: ServerLimits,
+        turns: BoundedSemaphore,
+        rest: Callable[[], None],
+    ) -> None:
         self.sent = 0
         self.stop = Event()
         self._batches = batches
         self._limits = limits
         self._turns = turns
+        self._rest = rest
         self._socket: socket.socket | None = None
         self._is_gone: Callable[[], bool] = lambda: False
 
@@ -118,7 +127,8 @@ class _Pump:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise TimeoutError("the client reads too slowly") from None
-                poll.poll(limits.pacballs.tick_seconds * 1000)
+                if not poll.poll(limits.pacballs.tick_seconds * 1000):
+                    self._rest()
                 continue
             self.sent += count
             batch = _without(batch, count)

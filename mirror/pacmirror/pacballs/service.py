@@ -117,7 +117,7 @@ def part_of(error: PacballError) -> DamagedPart | None:
     if isinstance(error, DamagedFrame):
         return error.part
     if isinstance(error, NotFound):
-        path = error.place[error.place.find("packs/") :]
+        path = error.place[max(error.place.rfind("packs/"), 0) :]
         with suppress(ValueError, KeyError):
             if path.startswith("packs/") and pack_at(path) is not None:
                 return DamagedPart(path, WHOLE, "is missing")

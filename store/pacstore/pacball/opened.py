@@ -8,7 +8,7 @@ from functools import cached_property
 from pacstore.assemble import Assembler
 from pacstore.attributes import Attributes
 from pacstore.digest import Digest
-from pacstore.documents import read_manifest, read_object, read_placement
+from pacstore.documents import read_object, read_placement
 from pacstore.errors import NotFound, printable
 from pacstore.install.tree.paths import TOP, Children
 from pacstore.manifest import Manifest
@@ -20,7 +20,7 @@ from pacstore.placement import Placement
 from pacstore.progress import Progress
 from pacstore.storage import ObjectKind, Storage, object_path
 from pacstore.tree import EntryKind
-from pacstore.trust.targets import CatalogRelease
+from pacstore.trust.targets import CatalogRelease, SignedDocument
 
 _MOST_LINKS = 40
 """As many as Linux follows."""
@@ -40,17 +40,27 @@ class Place:
     size: int = 0
 
 
+def _copied(storage: Storage, kind: ObjectKind, signed: SignedDocument) -> bytes:
+    """A document in memory: a file that is mapped for long ends the process if the disk fails meanwhile."""
+    return bytes(read_object(storage, kind, signed))
+
+
 class OpenedRelease:
     """The documents of `entry`, from `storage`. Threads may share it. Making it raises NotFound, Corrupt or Unavailable."""
 
     def __init__(self, entry: CatalogRelease, storage: Storage) -> None:
         self.entry = entry
         self._storage = storage
-        self.manifest: Manifest = read_manifest(storage, entry)
+        self.manifest = Manifest.parse(
+            _copied(storage, ObjectKind.MANIFEST, entry.manifest),
+            place=object_path(ObjectKind.MANIFEST, entry.manifest.digest),
+        )
         tree = self.manifest.tree
-        place = object_path(ObjectKind.ATTRIBUTES, entry.attributes.digest)
-        data = read_object(storage, ObjectKind.ATTRIBUTES, entry.attributes)
-        self.attributes = Attributes.parse(data, tree, place=place)
+        self.attributes = Attributes.parse(
+            _copied(storage, ObjectKind.ATTRIBUTES, entry.attributes),
+            tree,
+            place=object_path(ObjectKind.ATTRIBUTES, entry.attributes.digest),
+        )
         self.placement: Placement = read_placement(storage, entry, self.manifest)
         self.payload = Payload(tree, self.attributes)
         self.stub = Stub(entry.release, entry.tree_digest, self.payload.total_bytes, entry.files, self.payload.disk_kib)
