@@ -1,5 +1,6 @@
 """Figures of pacballs: made of a directory, beside tar and sha256sum; installing itself, beside tar; put together by the daemon
-while it is sent, beside zstd, which decompresses the same file.
+while it is sent, beside zstd, which decompresses the same file; and what it costs to take in a tar, or a pacball, of a tree that
+a store has already.
 """
 
 from __future__ import annotations
@@ -7,8 +8,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from benchmarks import ours
-from benchmarks.bench import COSTS, Bench, Tally
+from benchmarks import ours, trees
+from benchmarks.bench import COSTS, MB, Bench, Tally
 from benchmarks.measure import Command, CommandFailedError, run_untimed, tree_cpu_s
 from benchmarks.ours import PROGRAM, Pacball
 from benchmarks.report import Outcome, Target
@@ -16,16 +17,23 @@ from benchmarks.report import Outcome, Target
 TREE = "A1"
 BUILD, TAR = "pacball build", "tar + sha256sum"
 INSTALL, UNPACK = "pacball (sh FILE)", "sha256sum + tar -x"
+TAKE_IN = {
+    "pacball (publish FILE.tar)": "a.tar",
+    "pacball (publish FILE.sh)": "a.sh",
+    "pacball (publish FILE.tar.gz)": "a.tar.gz",
+}
 SERVE, ZSTD = "pacball serve", "zstd -dc"
 RATE, FIRST_BYTE = "rate", "first byte"
 BUILD_SPEED = 0.7
 OF_ZSTD = 0.7
 FIRST_BYTE_MS = 50.0
 RANGES = 40
+MOST_ADDED_PERCENT = 1.0
 
 
 def measure(bench: Bench) -> Outcome:
-    outcome = Outcome("pacballs", {**COSTS, RATE: "GB/CPU-s", FIRST_BYTE: "ms"})
+    columns = {**COSTS, RATE: "GB/CPU-s", FIRST_BYTE: "ms", "added": "MB", "of the tar": "%"}
+    outcome = Outcome("pacballs", columns)
     tally = Tally(bench, outcome)
     if bench.wanted([BUILD]):
         with bench.fresh(need_bytes=4 * bench.room(TREE)) as path:
@@ -35,12 +43,16 @@ def measure(bench: Bench) -> Outcome:
                 _measure_served(bench, tally, path)
             except CommandFailedError as problem:
                 tally.fail(SERVE, problem)
-    tally.finish([BUILD, TAR, INSTALL, UNPACK, SERVE, ZSTD])
+            _measure_taking_in(bench, tally, path)
+    tally.finish([BUILD, TAR, INSTALL, UNPACK, SERVE, ZSTD, *TAKE_IN])
     own, peer = outcome.value(SERVE, RATE), outcome.value(ZSTD, RATE)
     figure = "a pacball put together over HTTP, bytes per CPU second of the server"
     outcome.targets.append(Target(figure, "GB/CPU-s", own, peer, ZSTD, OF_ZSTD, at_least=True))
     first = outcome.value(SERVE, FIRST_BYTE)
     outcome.targets.append(Target("first byte of a range of it, the slowest", "ms", first, None, "", FIRST_BYTE_MS))
+    for name in TAKE_IN:
+        added = outcome.value(name, "of the tar")
+        outcome.targets.append(Target(f"{name}, added", "%", added, None, "", MOST_ADDED_PERCENT))
     outcome.aim("build, wall, against tar and sha256sum", "wall", ours=BUILD, peers=[TAR], limit=1 / BUILD_SPEED)
     return outcome
 
@@ -112,6 +124,31 @@ def _first_byte_ms(url: str, size: int, path: Path) -> float:
         line = f"curl -sSf -o /dev/null -r {begin}-{begin + 999_999} -w '%{{time_starttransfer}}' {url}"
         took.append(float(run_untimed(_shell(line, path)).strip()))
     return 1000 * max(took)
+
+
+def _measure_taking_in(bench: Bench, tally: Tally, path: Path) -> None:
+    """What a store grows by, packs and documents, beside the tree that it has under another name."""
+    tree, made, home = bench.tree(TREE), path / "made", path / "home"
+    run_untimed(_shell(f"tar -cf {made}/a.tar -C {tree} . && gzip -k -n {made}/a.tar", path))
+    tar_bytes = (made / "a.tar").stat().st_size
+
+    def once(name: str, _: int) -> None:
+        store = path / "store"
+        run_untimed(_publish(home, tree, store, "first"))
+        before = trees.stored_bytes(store / "public")
+        cost, _output = bench.measure(
+            _publish(home, made / TAKE_IN[name], store, "second"), synced=path, warm=[made], what=name
+        )
+        added = trees.stored_bytes(store / "public") - before
+        tally.add(name, cost, **{"added": added / MB, "of the tar": 100 * added / tar_bytes})
+        shutil.rmtree(store)
+
+    tally.rounds(list(TAKE_IN), once)
+
+
+def _publish(home: Path, what: Path, store: Path, label: str) -> Command:
+    argv = [PROGRAM, "publish", str(what), ours.release(label), "--to", str(store), "--keys", str(home / "keys"), "-q"]
+    return Command(argv, ours.environment(home))
 
 
 def _build(path: Path, tree: Path, output: Path) -> Command:

@@ -89,9 +89,9 @@ def text_of(raw):
 class Document:
     """The envelope that all documents have in common: a header, and sections that are taken in their order."""
 
-    def __init__(self, data, kind, keys, more=False):
+    def __init__(self, data, kind, keys, more=False, version=1):
         need(len(data) <= SIZE_LIMITS[kind], "a document beyond its limit")
-        need(bytes(data[:8]) == f"PB{kind}01".encode(), "another magic")
+        need(bytes(data[:8]) == f"PB{kind}{version:02}".encode(), "another magic")
         self.data, size = memoryview(data), int.from_bytes(data[8:12], "little")
         need(len(data) >= 12 + size and 1 <= size <= MAX_HEADER, "a wrong header length")
         head = bytes(data[12 : 12 + size])
@@ -194,10 +194,15 @@ class Manifest:
     counts: list
     lengths: list
     ids: list
+    original: dict | None = None
+    rows: list | None = None
 
 
 def parse_manifest(data):
-    doc = Document(data, "MANI", {"tree": bytes, "chunks": int, "chunker": dict})
+    keys = {"tree": bytes, "chunks": int, "chunker": dict}
+    with_original = bytes(data[:8]) == b"PBMANI02"
+    more = {"original": dict} if with_original else {}
+    doc = Document(data, "MANI", {**keys, **more}, version=1 + with_original)
     chunks = doc.header["chunks"]
     need(chunks <= MAX_CHUNKS and doc.header["chunker"] == CHUNKER, "too many chunks, or an unknown chunker")
     need(doc.sections, "no tree")
@@ -205,8 +210,14 @@ def parse_manifest(data):
     need(tree.digest == doc.header["tree"], "another tree")
     counts = doc.column("chunk_counts", "u32", len(tree.files))
     lengths, ids = doc.column("chunk_lengths", "u32", chunks), doc.column("chunk_ids", "d32", chunks)
+    original, rows = parse_original(doc, tree) if with_original else (None, None)
     doc.end()
-    need(sum(counts) == chunks, "the chunk counts do not add up")
+    residue = sum(lengths[sum(counts) :])
+    if with_original:
+        need(sum(counts) <= chunks, "the chunk counts do not add up")
+        need(residue == original["before"] + original["after"] + sum(n for n, _ in rows), "another residue")
+    else:
+        need(sum(counts) == chunks, "the chunk counts do not add up")
     need(all(1 <= length <= CHUNKER["max"] for length in lengths), "a wrong chunk length")
     need(len(set(ids)) == len(set(zip(ids, lengths, strict=True))), "one id, two lengths")
     at = 0
@@ -214,7 +225,42 @@ def parse_manifest(data):
         need(sum(lengths[at : at + count]) == size, "the chunks of a file do not add up")
         need(count != 1 or ids[at] == content, "the only chunk of a file differs from the file")
         at += count
-    return Manifest(digest(data), tree, counts, lengths, ids)
+    return Manifest(digest(data), tree, counts, lengths, ids, original, rows)
+
+
+def parse_original(doc, tree):
+    """(The description of the original, [(literal length, file number)])."""
+    original = doc.header["original"]
+    numbers = {"length", "before", "after", "plain"}
+    need(set(original) == {"name", "sha256", "recompression", *numbers}, "wrong keys in an original")
+    need(all(type(original[key]) is int and original[key] < 1 << 63 for key in numbers), "a length of an original")
+    need(type(original["sha256"]) is bytes and len(original["sha256"]) == 32, "a digest of an original")
+    name = original["name"]
+    need(type(name) is str and 1 <= len(name.encode()) <= 255 and not CONTROL.search(name), "a name of an original")
+    need("/" not in name and name not in (".", ".."), "a name of an original")
+    made = original["recompression"]
+    need(type(made) is dict and len(made) <= 16, "no recompression")
+    for key, value in made.items():
+        need(type(value) is (str if key in ("tool", "version") else int), "a setting of a recompression")
+        need(type(value) is int or len(value) <= 200, "a text of a recompression")
+    need(not made or {"tool", "version", "skipped"} <= set(made), "a recompression without a tool")
+    lengths = [length for name, length in doc.sections if name == "literal_files"]
+    count = lengths[0] // 4 if lengths else 0
+    need(count <= 10_000_000, "too many rows")
+    rows = list(
+        zip(doc.column("literal_lengths", "u32", count), doc.column("literal_files", "u32", count), strict=True)
+    )
+    files = [file for _, file in rows if file != 0xFFFFFFFF]
+    sizes = [size for size, _ in tree.files.values()]
+    need(len(set(files)) == len(files) and all(file < len(sizes) for file in files), "a file twice, or none")
+    plain = sum(length for length, _ in rows) + sum(sizes[file] for file in files)
+    need(plain == original["plain"], "plain bytes that do not add up")
+    ends = original["before"] + original["after"]
+    need(
+        min(original["length"], 64 << 20) >= ends if made else original["length"] == ends + plain,
+        "an original that does not add up",
+    )
+    return original, rows
 
 
 def parse_attributes(data, tree):

@@ -8,7 +8,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,10 +113,18 @@ def check_declared(directory: Path) -> Declaration | None:
     data = _read(path)
     if data is None:
         return None
-    found = Declaration.parse(data, place=str(path))
+    return check_declaration(data, lambda program, place: _check_program(directory / program, place), place=str(path))
+
+
+def check_declaration(data: bytes, check_program: Callable[[str, str], None], *, place: str) -> Declaration:
+    """What the file in `data` declares. `check_program` is given each program of the release and its place; raises as that does.
+
+    Raises Corrupt, TooLarge, NewerFormat or Refused for a declaration that is not valid.
+    """
+    found = Declaration.parse(data, place=place)
     for command in found.commands:
         if command.program is not None:
-            _check_program(directory / command.program, f"{path}: {command.name}: command")
+            check_program(command.program, f"{place}: {command.name}: command")
     return found
 
 

@@ -17,8 +17,9 @@ from pacstore.attributes import encode_attributes
 from pacstore.digest import DIGEST_BYTES, Digest
 from pacstore.document import U32, column_bytes
 from pacstore.manifest import encode_manifest_beginning
+from pacstore.original import Original
 from pacstore.progress import Progress
-from pacstore.reader import Batch, Linked, batches
+from pacstore.reader import Batch, Contents, Linked, batches
 from pacstore.spool import Spool
 from pacstore.tree import EntryKind, TreeBuilder
 
@@ -46,6 +47,8 @@ class Description:
         self._ids = Spool(directory)
         self.lengths = array("I")
         """The lengths of all chunks, in the order of the manifest."""
+        self.original: Original | None = None
+        """What it was taken in from; `absorb_residue` follows."""
 
     @property
     def files(self) -> int:
@@ -83,6 +86,10 @@ class Description:
                 self._first_chunks.append(self._first_chunks[-1] + end.chunks)
         return [*runs, self._append(batch, done, len(batch.ids))]
 
+    def absorb_residue(self, batch: Batch) -> list[Run]:
+        """Take in chunks that belong to no file, after all others; which chunks that adds to the manifest."""
+        return [self._append(batch, 0, len(batch.ids))]
+
     def _append(self, batch: Batch, begin: int, end: int) -> Run:
         self._ids.append(b"".join(batch.ids[begin:end]))
         self.lengths.extend([len(data) for data in batch.data[begin:end]])
@@ -107,24 +114,27 @@ class Description:
         counts = column_bytes(np.diff(np.asarray(self._first_chunks)), U32)
         lengths = column_bytes(self.lengths, U32)
         tree_length = sum(map(len, self._tree.blocks()))
-        yield encode_manifest_beginning(self.tree_digest(), [tree_length, len(counts), len(lengths), len(self._ids)])
+        columns = [tree_length, len(counts), len(lengths), len(self._ids)]
+        rows = [self.original.literal_lengths, self.original.literal_files] if self.original else []
+        yield encode_manifest_beginning(self.tree_digest(), columns + [row.nbytes for row in rows], self.original)
         yield from self._tree.blocks()
         yield counts
         yield lengths
         yield from self._ids.blocks()
+        yield from (row.tobytes() for row in rows)
 
     def attributes(self) -> bytes:
         """The canonical attributes."""
         return encode_attributes(self.tree_digest(), self._mtimes, list(self._links.values()))
 
 
-def describe(directory: Path, *, progress: Progress, spools: Path | None = None) -> Description:
-    """The release in `directory`; reads every file, stores nothing. Spools grow in the directory `spools`.
+def describe(contents: Path | Contents, *, progress: Progress, spools: Path | None = None) -> Description:
+    """The release in a directory, or in other contents; reads every file, stores nothing. Spools grow in `spools`.
 
     Raises Refused for what no release may contain and for files that change meanwhile, Unavailable when the disk fails.
     """
     description = Description(spools)
-    with batches(directory, progress) as stream:
+    with batches(contents, progress) as stream:
         for batch in stream:
             description.absorb(batch)
     return description

@@ -39,7 +39,7 @@ class Difference:
 def compare(old: Documents, new: Documents, placement: Placement) -> Difference:
     """The difference from `old` to `new`, whose placement is `placement`."""
     wanted = Wanted(new.manifest, new.attributes)
-    shared = np.isin(row_keys(wanted.ids()), row_keys(old.manifest.chunk_ids))
+    shared = np.isin(row_keys(wanted.ids()), row_keys(old.manifest.chunk_ids[: old.manifest.tree_chunks]))
     missing = np.flatnonzero(~shared).astype(np.int32)
     fetch = plan_fetch(wanted, placement, missing, InstallOptions())
     added, removed, changed, unchanged = _paths(old.manifest.tree, new.manifest.tree)

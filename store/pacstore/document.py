@@ -35,7 +35,7 @@ NESTING = 3
 class Layout:
     """One kind of document: its four letters, what to call it in messages, its sections, its largest length in bytes.
 
-    `extensible`: later writers may add header keys and sections, which this version ignores.
+    `extensible`: later writers may add header keys and sections, which this version ignores. `version`: of its format.
     """
 
     letters: str
@@ -44,10 +44,11 @@ class Layout:
     sections: tuple[str, ...]
     limit_bytes: int
     extensible: bool = False
+    version: int = VERSION
 
     @property
     def magic(self) -> bytes:
-        return f"PB{self.letters}{VERSION:02}".encode()
+        return f"PB{self.letters}{self.version:02}".encode()
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def check_magic(magic: bytes, expected: bytes, title: str, place: str) -> None:
         return
     if magic[:6] == expected[:6] and magic[6:].isdigit() and magic[6:] > expected[6:]:
         raise NewerFormat(
-            f"is a {title} of format version {int(magic[6:])}; this pacball knows version {VERSION}",
+            f"is a {title} of format version {int(magic[6:])}; this pacball knows version {int(expected[6:])}",
             place=place,
             hint="install a newer pacball",
         )

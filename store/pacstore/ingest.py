@@ -1,4 +1,4 @@
-"""Ingest: the chunks of a directory that a store lacks become packs; the directory becomes a description.
+"""Ingest: the chunks of a directory, or of an archive, that a store lacks become packs; it becomes a description.
 
 The one door through which a release's bytes come in. Packs are durable and indexed as they fill, so that an ingest that was
 interrupted finds them again; nothing else is written here.
@@ -7,9 +7,11 @@ interrupted finds them again; nothing else is written here.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -19,13 +21,25 @@ from pacstore.document import Column32, Numbers
 from pacstore.errors import Corrupt, NotFound
 from pacstore.frames import FramePlace, FrameReader
 from pacstore.index import ChunkIndex
+from pacstore.original import Original
 from pacstore.packing import NewPlace, Packer, PackingOptions
 from pacstore.progress import Progress
-from pacstore.reader import Batch, batches
+from pacstore.reader import Batch, Contents, batches
 from pacstore.storage import ObjectStorage
 
 _OFFSET_BITS = 22
 """More than enough for an offset inside a frame; packs (frame, offset) into one integer."""
+
+
+class Beside(Protocol):
+    """What a release was taken in from."""
+
+    @property
+    def original(self) -> Original:
+        """Its description."""
+
+    def residue(self) -> Iterator[Batch]:
+        """The chunks of its residue, some at a time."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +47,7 @@ class Ingested:
     """What was ingested, and where each chunk of its manifest is: the index's frame number, offset in its plain bytes.
 
     `new_bytes`: plain bytes of chunks that the store lacked; `rewritten_bytes`: of chunks stored again because their old
-    frames would hardly be used; `stored_bytes`: length of the new packs.
+    frames would hardly be used; `stored_bytes`: length of the new packs; `beside_new_bytes`: new bytes of what was beside.
     """
 
     description: Description
@@ -42,35 +56,47 @@ class Ingested:
     new_bytes: int
     rewritten_bytes: int
     stored_bytes: int
+    beside_new_bytes: int = 0
 
 
 def ingest(
-    directory: Path,
+    contents: Path | Contents,
     storage: ObjectStorage,
     index: ChunkIndex,
     *,
     options: PackingOptions,
     progress: Progress,
     spools: Path | None = None,
+    beside: Beside | None = None,
 ) -> Ingested:
-    """Store the chunks of `directory` that the index does not know. When this returns they are durable and indexed.
+    """Store the chunks of a directory, or of other contents, that the index does not know, and those of what is `beside`.
 
-    Spools grow in the directory `spools`. Raises Refused for what no release may contain and for files that change meanwhile,
-    Unavailable when the disk fails or is full; packs that were finished before that remain and are used by the next attempt.
+    When this returns they are durable and indexed. Spools grow in the directory `spools`. Raises Refused for what no release may
+    contain and for files that change meanwhile, Unavailable when the disk fails or is full; packs that were finished before that
+    remain and are used by the next attempt.
     """
     description, places = Description(spools), _Places()
     with Packer(storage, index, options) as packer:
-        with batches(directory, progress) as stream:
+        with batches(contents, progress) as stream:
             for batch in stream:
                 located = places.locate(batch, packer, index)
                 places.extend(description.absorb(batch), located)
+        new_bytes = places.new_bytes
+        if beside is not None:
+            description.original = beside.original
+            # In frames of their own: who installs the release needs none of them.
+            packer.end_frame()
+            for batch in beside.residue():
+                located = places.locate(batch, packer, index)
+                places.extend(description.absorb_residue(batch), located)
         frames, offsets = places.columns()
         moving = _Moving(description, packer, storage, frames, offsets)
         rewritten = moving.rewrite(index, options.sizes.rewrite_share)
         packer.finish()
         new = frames < 0
         frames[new] = np.array(packer.index_numbers, dtype=np.int64)[-1 - frames[new]]
-    return Ingested(description, frames, offsets, places.new_bytes, rewritten, packer.stored_bytes)
+    beside_new = places.new_bytes - new_bytes
+    return Ingested(description, frames, offsets, places.new_bytes, rewritten, packer.stored_bytes, beside_new)
 
 
 class _Places:

@@ -1,8 +1,8 @@
-"""Manifests: a tree and the chunks of each of its files (FORMAT.md section 4.2)."""
+"""Manifests: a tree and the chunks of each of its files, and those of an original file beside it (FORMAT.md section 4.2)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -24,6 +24,7 @@ from pacstore.document import (
 )
 from pacstore.errors import NewerFormat
 from pacstore.limits import LIMITS
+from pacstore.original import Original
 from pacstore.tree import Tree
 
 LAYOUT = Layout(
@@ -33,6 +34,12 @@ LAYOUT = Layout(
     sections=("tree", "chunk_counts", "chunk_lengths", "chunk_ids"),
     limit_bytes=LIMITS.manifest_bytes,
 )
+LAYOUT_WITH_ORIGINAL = replace(
+    LAYOUT,
+    keys=("chunker", "chunks", "original", "tree"),
+    sections=(*LAYOUT.sections, "literal_lengths", "literal_files"),
+    version=2,
+)
 
 _ROWS_AT_ONCE = 65_536
 
@@ -41,7 +48,8 @@ _ROWS_AT_ONCE = 65_536
 class Manifest:
     """A parsed manifest; columns are views. `chunk_ids` is C x 32 bytes.
 
-    The chunks of file f are those from `first_chunks[f]` up to, not including, `first_chunks[f + 1]`.
+    The chunks of file f are those from `first_chunks[f]` up to, not including, `first_chunks[f + 1]`. Behind those of all files
+    stand the ones of the residue of the `original`, if there is one.
     """
 
     digest: Digest
@@ -51,11 +59,12 @@ class Manifest:
     chunk_lengths: Column32
     chunk_ids: Column8
     first_chunks: Numbers
+    original: Original | None = None
 
     @classmethod
     def parse(cls, data: Bytes, *, place: str) -> Manifest:
         """The manifest in `data`. Raises Corrupt, TooLarge or NewerFormat for all that FORMAT.md does not allow."""
-        document = decode(LAYOUT, data, place=place)
+        document = decode_manifest(data, place=place)
         _check_chunker(document)
         chunks = document.number("chunks", LIMITS.manifest_chunks)
         tree = Tree.parse(document.sections["tree"], place=f"the tree of {place}")
@@ -70,6 +79,7 @@ class Manifest:
             chunk_lengths=cast(Column32, document.column("chunk_lengths", U32, chunks)),
             chunk_ids=document.digests("chunk_ids", chunks),
             first_chunks=starts(counts),
+            original=Original.of_document(document) if document.layout is LAYOUT_WITH_ORIGINAL else None,
         )
         _check(manifest, document)
         return manifest
@@ -78,6 +88,19 @@ class Manifest:
     def chunks(self) -> int:
         return len(self.chunk_lengths)
 
+    @property
+    def tree_chunks(self) -> int:
+        """How many of the chunks belong to files: the first ones."""
+        return int(self.first_chunks[-1])
+
+
+def decode_manifest(data: Bytes, *, place: str) -> Document:
+    """The manifest document in `data`, with or without an original. Raises Corrupt, TooLarge or NewerFormat."""
+    magic = bytes(memoryview(data)[: len(LAYOUT.magic)])
+    # A newer one than both is compared with the newest that is known.
+    layout = LAYOUT if magic == LAYOUT.magic or magic[:6] != LAYOUT.magic[:6] else LAYOUT_WITH_ORIGINAL
+    return decode(layout, data, place=place)
+
 
 def encode_manifest(tree: bytes, chunk_counts: bytes, chunk_lengths: bytes, chunk_ids: Bytes) -> bytes:
     """The canonical manifest of the tree document `tree` and the encoded columns of its chunks."""
@@ -85,10 +108,15 @@ def encode_manifest(tree: bytes, chunk_counts: bytes, chunk_lengths: bytes, chun
     return b"".join([encode_manifest_beginning(Digest.of(tree), [len(column) for column in columns]), *columns])
 
 
-def encode_manifest_beginning(tree: Digest, lengths: list[int]) -> bytes:
-    """What comes before the sections of a manifest of the tree with digest `tree`; `lengths`: of its four sections, in bytes."""
+def encode_manifest_beginning(tree: Digest, lengths: list[int], original: Original | None = None) -> bytes:
+    """What comes before the sections of a manifest of the tree with digest `tree`; `lengths`: of its sections, in bytes.
+
+    It has four of them, and with an `original` the two of that.
+    """
     header: dict[str, Value] = {"tree": tree.raw, "chunks": lengths[2] // U32.itemsize, "chunker": CHUNKER.header()}
-    return encode_beginning(LAYOUT, header, lengths)
+    if original is None:
+        return encode_beginning(LAYOUT, header, lengths)
+    return encode_beginning(LAYOUT_WITH_ORIGINAL, {**header, "original": original.header()}, lengths)
 
 
 def _check_chunker(document: Document) -> None:
@@ -103,7 +131,8 @@ def _check_chunker(document: Document) -> None:
 
 def _check(manifest: Manifest, document: Document) -> None:
     lengths = manifest.chunk_lengths
-    if int(manifest.first_chunks[-1]) != manifest.chunks:
+    residue = manifest.chunks - manifest.tree_chunks
+    if residue < 0 or (residue and manifest.original is None):
         raise document.corrupt("the chunk counts do not add up to 'chunks'")
     if ((lengths == 0) | (lengths > CHUNKER.max_bytes)).any():
         raise document.corrupt("a chunk is empty or too long")
@@ -112,6 +141,10 @@ def _check(manifest: Manifest, document: Document) -> None:
     # At most 2^27 chunks of 2^18 bytes: no sum overflows, and a forged size above 2^63 was refused by the tree.
     if (sums != manifest.tree.sizes.astype(np.int64)).any():
         raise document.corrupt("the chunks of a file do not add up to its size")
+    if manifest.original is not None:
+        fault = manifest.original.fault(manifest.tree.sizes, int(ends[-1] - ends[manifest.tree_chunks]))
+        if fault:
+            raise document.corrupt(fault)
     single = np.flatnonzero(manifest.chunk_counts == 1)
     for begin in range(0, len(single), _ROWS_AT_ONCE):
         files = single[begin : begin + _ROWS_AT_ONCE]

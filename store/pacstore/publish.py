@@ -1,4 +1,4 @@
-"""Publishing: a directory becomes a release of a store, visible at once or not at all.
+"""Publishing: a directory or an archive becomes a release of a store, visible at once or not at all.
 
 Order: packs, index, then manifest, attributes and placement and their links, then holdings, then the catalog, whose timestamp
 is the commit.
@@ -10,20 +10,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
 from pacstore.attributes import Attributes
-from pacstore.declaration import check_declared
 from pacstore.description import Description, describe
 from pacstore.digest import Digest
-from pacstore.documents import read_object
+from pacstore.documents import read_manifest, read_object
 from pacstore.errors import Corrupt, NotFound, Refused
 from pacstore.holding import packs_of
 from pacstore.ingest import Ingested, ingest
 from pacstore.ledger.completion import record_complete
 from pacstore.links import links_of
 from pacstore.manifest import Manifest
+from pacstore.material import Material, opened
+from pacstore.original import Original
 from pacstore.packing import PackingOptions
 from pacstore.placement import Placement
 from pacstore.placing import create_placement, make_placement
@@ -35,7 +37,6 @@ from pacstore.trust.entries import line_role
 from pacstore.trust.keyring import KeyRing
 from pacstore.trust.repository import Catalog, Outcome
 from pacstore.trust.targets import CatalogRelease, SignedDocument
-from pacstore.walk import measure
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ class Published:
     """What a publish did. Bytes: `total` of all files; `new` plain bytes that the store lacked; `rewritten` plain bytes stored
     again for locality; `stored` length of the new packs. `existed`: the release was there already, with this very tree.
     `waiting`: it is not in the catalog yet, but waits for signatures, or for the origin's online key.
+
+    `original`: the name of the file that is given back bit for bit, empty for none. `original_bytes`: plain bytes of what of it
+    is no file's content; `original_new`: of these the new ones. `recompression`: how its stream is made again; `opaque_bytes`:
+    the length of one that is kept as it is.
     """
 
     release: Release
@@ -56,10 +61,15 @@ class Published:
     existed: bool = False
     waiting: bool = False
     created_keys: tuple[str, ...] = field(default=())
+    original: str = ""
+    original_bytes: int = 0
+    original_new: int = 0
+    recompression: str = ""
+    opaque_bytes: int = 0
 
 
 def publish(
-    directory: Path,
+    source: Path,
     release: Release,
     store: Store,
     catalog: Catalog,
@@ -69,36 +79,42 @@ def publish(
     progress: Progress,
     now: Clock,
     sign_later: bool = False,
+    keep_stream: bool = False,
 ) -> Published:
-    """Publish `directory` as `release`. When this returns, the release is in the catalog, or waits to be, durably.
+    """Publish the directory or archive `source` as `release`. When this returns, it is in the catalog, or waits to be, durably.
 
-    It waits where `keys` has no online key; with `sign_later` also where it lacks the line's.
+    It waits where `keys` has no online key; with `sign_later` also where it lacks the line's. `keep_stream` as for
+    `pacstore.archive.taking.taken`, whose errors are raised too.
 
     The same tree again is a quiet success. Raises Refused where the name is bound to another tree, for what no release
     may contain, for a pacball.toml that is not valid (also Corrupt, TooLarge or NewerFormat), and for files that change
     meanwhile; NotFound for a missing key; Unavailable when the disk fails.
     """
-    check_directory(directory, store.path)
+    check_source(source, store.path)
     catalog.check_name(release, keys, sign_later=sign_later)
     known_keys = keys.names()
-    extent = measure(directory, progress)
-    if not extent.entries:
-        raise Refused("is empty", place=str(directory), hint="name the directory that holds the release")
-    existing = catalog.release(release)
-    if existing is not None:
-        progress.begin("comparing", extent.total_bytes)
-        return _compare(existing, describe(directory, spools=store.staging, progress=_Quiet(progress)))
-    check_declared(directory)
     store.drop_stale_staging(now())
-    progress.begin("publishing", extent.total_bytes)
-    quiet = _Quiet(progress)
-    # Nothing that is looked up from here on is deleted before this ends.
-    with store.lease():
-        ingested = ingest(directory, store.storage, store.index, spools=store.staging, options=options, progress=quiet)
-        # From when a document is found here, or a pack, until the catalog refers to it.
-        with store.unswept():
-            entry, packs = _store_documents(store, release, ingested, int(now()))
-            outcome = _commit(store, catalog, entry, packs, keys, now(), sign_later=sign_later)
+    with opened(source, staging=store.staging, keep_stream=keep_stream, progress=progress) as material:
+        extent = material.measure(progress)
+        existing = catalog.release(release)
+        quiet = _Quiet(progress)
+        if existing is not None:
+            progress.begin("comparing", extent.total_bytes)
+            found = describe(material.contents, spools=store.staging, progress=quiet)
+            return _compare(store, existing, found, material, progress)
+        material.check_declared()
+        progress.begin("publishing", extent.total_bytes)
+        # Nothing that is looked up from here on is deleted before this ends.
+        with store.lease():
+            ingested = ingest(
+                material.contents, store.storage, store.index, spools=store.staging, options=options, progress=quiet,
+                beside=material.archive,
+            )  # fmt: skip
+            _check_archive(material, ingested.description)
+            # From when a document is found here, or a pack, until the catalog refers to it.
+            with store.unswept():
+                entry, packs = _store_documents(store, release, ingested, int(now()))
+                outcome = _commit(store, catalog, entry, packs, keys, now(), sign_later=sign_later)
     return Published(
         release=release,
         tree_digest=entry.tree_digest,
@@ -111,7 +127,40 @@ def publish(
         existed=not outcome.changed,
         waiting=outcome.waits(line_role(release.project)),
         created_keys=tuple(sorted(set(keys.names()) - set(known_keys))),
+        original_new=ingested.beside_new_bytes,
+        **_original(material),
     )
+
+
+class _OriginalFields(TypedDict, total=False):
+    original: str
+    original_bytes: int
+    recompression: str
+    opaque_bytes: int
+
+
+def _original(material: Material) -> _OriginalFields:
+    if material.archive is None:
+        return {}
+    original = material.archive.original
+    return {
+        "original": original.name,
+        "original_bytes": original.residue_bytes,
+        "recompression": str(original.recompression or ""),
+        "opaque_bytes": material.archive.opaque_bytes,
+    }
+
+
+def _check_archive(material: Material, found: Description) -> None:
+    """Raise Refused or Corrupt if the archive changed meanwhile, or is a pacball of another tree than it says."""
+    archive = material.archive
+    if archive is None:
+        return
+    archive.check_unchanged()
+    tree = found.tree_digest().hex
+    if archive.stub_tree not in ("", tree):
+        message = f"its stub says that it has the tree {archive.stub_tree}, but it is {tree}"
+        raise Corrupt(message, place=archive.original.name, hint="fetch or make it again")
 
 
 def _commit(
@@ -142,23 +191,32 @@ class _Quiet:
         """Said already."""
 
 
-def check_directory(directory: Path, store: Path) -> None:
-    """Raise Refused unless `directory` is one, apart from the store that it is to be published to."""
-    if not directory.is_dir():
-        raise Refused("is not a directory", place=str(directory), hint="name the directory that holds the release")
-    inner, outer = directory.resolve(), store.resolve()
+def check_source(source: Path, store: Path) -> None:
+    """Raise Refused unless `source` is a directory or a file, apart from the store that it is to be published to."""
+    if not source.is_dir() and not source.is_file():
+        hint = "name the directory that holds the release, or an archive of it"
+        raise Refused("is neither a directory nor a file", place=str(source), hint=hint)
+    inner, outer = source.resolve(), store.resolve()
     if inner == outer or inner in outer.parents or outer in inner.parents:
-        raise Refused("the directory and the store lie inside one another", place=str(directory))
+        what = "directory" if source.is_dir() else "file"
+        raise Refused(f"the {what} and the store lie inside one another", place=str(source))
 
 
-def _compare(existing: CatalogRelease, found: Description) -> Published:
+def _compare(
+    store: Store, existing: CatalogRelease, found: Description, material: Material, progress: Progress
+) -> Published:
     digest = found.tree_digest()
     if existing.tree_digest != digest:
+        what = "directory" if material.archive is None else "archive"
         raise Refused(
-            f"is bound for ever to the tree {existing.tree_digest}; the directory is {digest}",
+            f"is bound for ever to the tree {existing.tree_digest}; the {what} is {digest}",
             place=str(existing.release),
             hint="publish it under a new version",
         )
+    kept = read_manifest(store.storage, existing).original
+    if material.archive is not None:
+        _check_archive(material, found)
+        _tell_other_original(material.archive.original, kept, existing.release, progress)
     return Published(
         release=existing.release,
         tree_digest=existing.tree_digest,
@@ -166,7 +224,21 @@ def _compare(existing: CatalogRelease, found: Description) -> Published:
         files=found.files,
         bytes_total=found.total_bytes,
         existed=True,
+        original=kept.name if kept is not None else "",
     )
+
+
+def _tell_other_original(offered: Original, kept: Original | None, release: Release, progress: Progress) -> None:
+    """Say what becomes of an original that is not the one which the release has: a release never changes."""
+    if kept is None:
+        progress.warn(
+            f"{release} was published from a directory, so the file {offered.name} is not kept; its files are the same. To get "
+            "the very file back, publish it under another version or platform: that costs next to nothing"
+        )
+    elif kept.sha256 != offered.sha256:
+        progress.warn(
+            f"{release} keeps another file, {kept.name}, with the same files in it; {offered.name} is not kept"
+        )
 
 
 def _store_documents(

@@ -1,4 +1,4 @@
-"""Reading a directory that is to be published: its files' bytes as chunks with their ids, in batches, in a thread of its own.
+"""Reading what is to be published: its files' bytes as chunks with their ids, in batches, in a thread of its own.
 
 Batches keep the cost of handing work from thread to thread small; a bounded queue keeps memory small.
 """
@@ -10,7 +10,7 @@ import queue
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -67,6 +67,39 @@ class Cutter(Protocol):
         """The lengths of the pieces at the start of `data`; the `last` of a file's leave nothing over."""
 
 
+class Contents(Protocol):
+    """What a release is made of: entries in tree order, and the bytes of the files among them. For one thread."""
+
+    def entries(self, progress: Progress) -> Iterator[Found]:
+        """Every entry in preorder, siblings by the bytes of their names. Raises Refused for what no release may contain."""
+
+    def opened(self, found: Found) -> AbstractContextManager[int]:
+        """A descriptor that is at the first byte of a file. At the end it is Refused if that has changed meanwhile."""
+
+
+class Directory:
+    """The contents of the directory `top`."""
+
+    def __init__(self, top: Path) -> None:
+        self.top = top
+
+    def entries(self, progress: Progress) -> Iterator[Found]:
+        """Every entry below it. Raises as `walk` does."""
+        return walk(self.top, progress)
+
+    @contextmanager
+    def opened(self, found: Found) -> Iterator[int]:
+        """The open file. Raises Refused where it vanished or changed."""
+        descriptor = _open(found)
+        try:
+            yield descriptor
+            _check_unchanged(found, os.fstat(descriptor))
+        except OSError as error:
+            raise vanished(error, found.path) from error
+        finally:
+            os.close(descriptor)
+
+
 class Uncut:
     """For who wants the bytes of files and no chunks: pieces are what was read at once."""
 
@@ -80,16 +113,17 @@ class _Stopped(Exception):
 
 
 @contextmanager
-def batches(top: Path, progress: Progress, *, cutter: Cutter | None = None) -> Iterator[Iterator[Batch]]:
-    """Everything below `top` in tree order, read ahead by a thread that ends with the context.
+def batches(top: Path | Contents, progress: Progress, *, cutter: Cutter | None = None) -> Iterator[Iterator[Batch]]:
+    """Everything in the directory `top`, or in other contents, in tree order, read ahead by a thread that ends with the context.
 
     Files are cut into chunks, unless `cutter` cuts them otherwise.
 
-    Iterating raises what walk raises, and Refused for a file that changes or vanishes while it is read.
+    Iterating raises what the contents raise, and Refused for a file that changes or vanishes while it is read.
     """
     ahead = _Ahead()
+    contents = Directory(top) if isinstance(top, Path) else top
     thread = threading.Thread(
-        target=ahead.run, args=(_Reader(top, progress, cutter or Chunker()),), name="reader", daemon=True
+        target=ahead.run, args=(_Reader(contents, progress, cutter or Chunker()),), name="reader", daemon=True
     )
     thread.start()
     try:
@@ -131,8 +165,8 @@ class _Ahead:
 
 
 class _Reader:
-    def __init__(self, top: Path, progress: Progress, cutter: Cutter) -> None:
-        self._top = top
+    def __init__(self, contents: Contents, progress: Progress, cutter: Cutter) -> None:
+        self._contents = contents
         self._progress = progress
         self._cutter = cutter
         self._batch = Batch()
@@ -141,7 +175,7 @@ class _Reader:
         self._links: dict[int, dict[int, int]] = {}
 
     def batches(self) -> Iterator[Batch]:
-        for found in walk(self._top, self._progress):
+        for found in self._contents.entries(self._progress):
             self._batch.entries.append(found)
             if found.kind.is_file:
                 yield from self._file(found)
@@ -164,14 +198,8 @@ class _Reader:
                 # The total has it once for each of its names.
                 self._progress.advance(status.st_size)
                 return
-        descriptor = _open(found)
-        try:
+        with self._contents.opened(found) as descriptor:
             yield from self._content(found, descriptor)
-            _check_unchanged(found, os.fstat(descriptor))
-        except OSError as error:
-            raise vanished(error, found.path) from error
-        finally:
-            os.close(descriptor)
 
     def _content(self, found: Found, descriptor: int) -> Iterator[Batch]:
         size = found.status.st_size

@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -49,7 +49,7 @@ def walk(top: Path, progress: Progress) -> Iterator[Found]:
     root = os.fsencode(top)
     if not os.path.isdir(root):
         raise Refused("is not a directory", place=str(top), hint="name the directory that holds the release")
-    warned = _Warnings(progress)
+    warned = Warnings(progress)
     pending = [(root, iter(_children(root, warned, follow=True)))]
     while pending:
         directory, names = pending[-1]
@@ -67,16 +67,21 @@ def walk(top: Path, progress: Progress) -> Iterator[Found]:
 
 def measure(top: Path, progress: Progress) -> Extent:
     """How much `walk` would give; reads no file."""
+    return extent_of(walk(top, progress))
+
+
+def extent_of(found: Iterable[Found]) -> Extent:
+    """How much these entries are."""
     entries = files = total = 0
-    for found in walk(top, progress):
+    for one in found:
         entries += 1
-        if found.kind.is_file:
+        if one.kind.is_file:
             files += 1
-            total += found.status.st_size
+            total += one.status.st_size
     return Extent(entries, files, total)
 
 
-def _children(directory: bytes, warned: _Warnings, *, follow: bool = False) -> list[bytes]:
+def _children(directory: bytes, warned: Warnings, *, follow: bool = False) -> list[bytes]:
     try:
         names = sorted(_names(directory, follow=follow))
     except OSError as error:
@@ -144,7 +149,7 @@ def _kind(path: bytes, status: os.stat_result) -> EntryKind:
     return EntryKind.EXECUTABLE if mode & stat.S_IXUSR else EntryKind.FILE
 
 
-class _Warnings:
+class Warnings:
     """Counts what deserves a warning and says each kind once, with an example."""
 
     def __init__(self, progress: Progress) -> None:
@@ -152,6 +157,7 @@ class _Warnings:
         self._seen: dict[str, tuple[int, bytes]] = {}
 
     def consider(self, found: Found) -> None:
+        """Warn of its mode, if there is anything to say."""
         mode = found.status.st_mode
         if found.kind.is_file and mode & 0o044 != 0o044:
             self._add("cannot be read by group or others (a secret?); it will be readable by everybody", found.path)
@@ -159,6 +165,7 @@ class _Warnings:
             self._add("has a setgid, sticky or world-writable bit, which is dropped", found.path)
 
     def consider_names(self, directory: bytes, names: list[bytes]) -> None:
+        """Warn of names in one directory that some file systems take for the same."""
         folded = {unicodedata.normalize("NFC", name.decode("utf-8", "replace")).casefold() for name in names}
         if len(folded) < len(names):
             text = "has names that differ only in case or Unicode normalization; some file systems cannot hold both"
@@ -169,6 +176,7 @@ class _Warnings:
         self._seen[text] = (count + 1, first)
 
     def finish(self) -> None:
+        """Say all that was found."""
         for text, (count, path) in self._seen.items():
             more = f" (and {count - 1} more)" if count > 1 else ""
             self._progress.warn(f"{shown(path)} {text}{more}")

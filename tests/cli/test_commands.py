@@ -18,6 +18,7 @@ OLD, NEW = "Demo-1.0-x86_64", "Demo-1.1-x86_64"
 PUBLISHED = {
     "release", "tree_digest", "manifest_digest", "files", "bytes_total", "bytes_new", "bytes_rewritten", "bytes_stored",
     "existed", "waiting", "created_keys", "seconds",
+    "original", "original_bytes", "original_new", "recompression", "opaque_bytes",
 }  # fmt: skip
 LISTED = {
     "release", "tree_digest", "manifest_digest", "attributes_digest", "placement_number", "bytes_total", "files", "published",
@@ -185,7 +186,12 @@ def errors(top, store, trees):
         "no directory": (["list", "--from", top / "missing"], 3, "not_found", "is no directory"),
         "no store": (["list", "--from", top / "home"], 3, "not_found", "is not a pacball store"),
         "nothing to publish": (["publish", top / "empty", OLD, "--to", store], 7, "refused", "is empty"),
-        "a missing tree": (["publish", top / "missing", OLD, "--to", store], 7, "refused", "is not a directory"),
+        "a missing tree": (
+            ["publish", top / "missing", OLD, "--to", store],
+            7,
+            "refused",
+            "is neither a directory nor a file",
+        ),
         "another directory": (["publish", trees[0], OLD, "--to", top / "home"], 7, "refused", "neither empty nor"),
         "the store itself": (["publish", store, OLD, "--to", store], 7, "refused", "inside one another"),
         "case": (["publish", trees[0], "demo-1.0-x", "--to", store], 7, "refused", "case"),

@@ -32,6 +32,11 @@ want tc iproute2
 want nsenter util-linux
 want busybox busybox
 want bsdtar libarchive-tools
+want pigz pigz
+want makeself makeself
+want bzip2 bzip2
+want xz xz-utils
+want zstd zstd
 want mksh mksh
 want yash yash
 want chromium chromium

@@ -4,11 +4,13 @@ import time
 
 import numpy as np
 import pytest
+from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pacstore.errors import Corrupt, NewerFormat, TooLarge
-from pacstore.manifest import Manifest
+from pacstore.document import decode, encode
+from pacstore.errors import Corrupt, NewerFormat, PacballError, TooLarge
+from pacstore.manifest import LAYOUT, LAYOUT_WITH_ORIGINAL, Manifest
 from pacstore.tree import EntryKind
 from tests import independent_reader as reader
 from tests.memory import taking_at_most
@@ -94,7 +96,7 @@ HOSTILE = {
     "tree digest as text": (edit(GOOD, header={"tree": "x" * 32}), Corrupt),
     "a tree that is no tree": (other_tree(b"x" * 40), Corrupt),
     "a tree of a newer version": (other_tree(b"PBTREE02" + SAMPLE.tree[8:]), NewerFormat),
-    "newer version": (b"PBMANI02" + GOOD[8:], NewerFormat),
+    "newer version": (b"PBMANI03" + GOOD[8:], NewerFormat),
     "truncated": (GOOD[:-1], Corrupt),
 }
 
@@ -136,3 +138,106 @@ def test_round_trip(files):
 def test_mutations(verdicts, data):
     mutated = data.draw(mutations(GOOD))
     assert (verdicts.pacstore("manifest", mutated) is None) == (verdicts.independent("manifest", mutated) is None)
+
+
+def original(changes=(), *, sections=(), rows=((512, 0), (1024, 2**32 - 1)), recompression=None):
+    """A manifest of one file of 70,000 bytes in a tar, whose header and end are residue, changed."""
+    data = stream("one", 70_000)
+    sample = build([Item("f", EntryKind.FILE, data)])
+    lengths = [int(n) for n in column(sample.manifest, "chunk_lengths", "<u4")]
+    residue = bytes(1536)
+    _, header, sections_before = take(sample.manifest)
+    parts = dict(sections_before)
+    described = {
+        "name": "a.tar",
+        "length": 71_536,
+        "sha256": bytes(32),
+        "before": 0,
+        "after": 0,
+        "plain": 71_536,
+        "recompression": recompression or {},
+        **dict(changes),
+    }
+    found = {
+        **parts,
+        "chunk_lengths": np.array([*lengths, len(residue)], "<u4").tobytes(),
+        "chunk_ids": parts["chunk_ids"] + blake3(residue).digest(),
+        "literal_lengths": np.array([n for n, _ in rows], "<u4").tobytes(),
+        "literal_files": np.array([f for _, f in rows], "<u4").tobytes(),
+        **dict(sections),
+    }
+    header = {**header, "chunks": len(found["chunk_lengths"]) // 4, "original": described}
+    layout = LAYOUT_WITH_ORIGINAL
+    return encode(layout, header, [found[name] for name in layout.sections])
+
+
+ZLIB = {"tool": "zlib", "version": "1", "skipped": 0, "level": 6}
+BAD_ORIGINALS = {
+    "a name that leads away": {"changes": {"name": "../a"}},
+    "a name that is no text": {"changes": {"name": 1}},
+    "a digest too short": {"changes": {"sha256": bytes(31)}},
+    "another length": {"changes": {"length": 71_537}},
+    "a length of 2^63": {"changes": {"length": 2**63}},
+    "another plain length": {"changes": {"plain": 71_535}},
+    "more before it": {"changes": {"before": 1}},
+    "no numbers": {"changes": {"before": b""}},
+    "a key too many": {"changes": {"more": 1}},
+    "a file that is not there": {"rows": ((512, 1), (1024, 2**32 - 1))},
+    "a file twice": {"rows": ((512, 0), (1024, 0))},
+    "a literal too long": {"rows": ((513, 0), (1024, 2**32 - 1))},
+    "a column too short": {"sections": {"literal_files": bytes(4)}},
+    "no residue": {"sections": {"chunk_lengths": column(build([Item("f", EntryKind.FILE, stream("one", 70_000))]).manifest,
+                                                        "chunk_lengths", "<u4").tobytes()}},
+    "a recompression without a tool": {"recompression": {"level": 6}},
+    "a setting that is no number": {"recompression": {**ZLIB, "level": "6"}},
+    "a tool of many characters": {"recompression": {**ZLIB, "tool": "z" * 201}},
+    "many settings": {"recompression": {**ZLIB, **{f"s{n}": n for n in range(20)}}},
+    "a stream shorter than its ends": {
+        "recompression": ZLIB, "changes": {"length": 10, "before": 1536, "plain": 70_000}, "rows": ((0, 0),)
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_ORIGINALS)
+def test_hostile_originals(name):
+    data = original(**BAD_ORIGINALS[name])
+    with pytest.raises(Corrupt):
+        Manifest.parse(data, place="hostile")
+    with pytest.raises(reader.Wrong):
+        reader.parse_manifest(data)
+
+
+def test_an_original():
+    for data in (original(), original({"length": 5}, recompression=ZLIB)):
+        manifest = Manifest.parse(data, place="x")
+        found = manifest.original
+        assert (manifest.chunks - manifest.tree_chunks, found.residue_bytes, found.plain_bytes) == (1, 1536, 71_536)
+        assert (
+            encode(
+                LAYOUT_WITH_ORIGINAL, {**take(data)[1], "original": found.header()}, [part for _, part in take(data)[2]]
+            )
+            == data
+        )
+        other = reader.parse_manifest(data)
+        assert (other.rows, other.original["length"]) == ([(512, 0), (1024, 2**32 - 1)], found.length)
+
+
+def test_readers_of_before_refuse_an_original_as_newer():
+    with pytest.raises(NewerFormat, match="is a manifest of format version 2"):
+        decode(LAYOUT, original(), place="x")
+
+
+@settings(BOUNDED, max_examples=60)
+@given(st.data())
+def test_mutations_of_originals(data):
+    mutated = data.draw(mutations(original(recompression=ZLIB)))
+    ours = theirs = True
+    try:
+        Manifest.parse(mutated, place="x")
+    except PacballError:
+        ours = False
+    try:
+        reader.parse_manifest(mutated)
+    except reader.Wrong:
+        theirs = False
+    assert ours == theirs

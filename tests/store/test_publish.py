@@ -99,8 +99,8 @@ def test_directories_that_cannot_be_published(origin, tmp_path):
     (tmp_path / "link").symlink_to(inner)
     for directory, fault in (
         (tmp_path / "empty", "is empty"),
-        (tmp_path / "file", "is not a directory"),
-        (tmp_path / "missing", "is not a directory"),
+        (tmp_path / "file", "is no archive"),
+        (tmp_path / "missing", "is neither a directory nor a file"),
         (tmp_path, "inside one another"),
         (inner, "inside one another"),
         (origin.store.path, "inside one another"),

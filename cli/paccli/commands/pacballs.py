@@ -28,6 +28,7 @@ from pacstore.errors import Refused, printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pacstore.archive.returning import Returned
     from pacstore.pacball.fetching import Fetched
 
 Where = Annotated[
@@ -125,14 +126,23 @@ def fetch(
     insecure: Insecure = False,
     allow_withdrawn: Allowed = False,
     limit_rate: LimitRate = None,
+    original: Annotated[
+        bool, typer.Option("--original", help="Instead the very file that the release was published from, bit for bit.")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
     progress: Progressing = ProgressMode.AUTO,
 ) -> None:
-    """Make a pacball of a release that is published; what was interrupted continues."""
+    """Make a pacball of a release that is published, or get its original; what was interrupted continues.
+
+    A compressed original needs room for its plain tar beside it, and the tool that pacball show names.
+    """
     with reporting(as_json=as_json, progress=progress) as out:
         believed = TrustOptions(root_keys, trust_on_first_use, as_of, insecure)
-        _fetch(out, release, output, source, believed, seed, limit_rate, allow_withdrawn=allow_withdrawn, quiet=quiet)
+        _fetch(
+            out, release, output, source, believed, seed, limit_rate, allow_withdrawn=allow_withdrawn, quiet=quiet,
+            original=original,
+        )  # fmt: skip
 
 
 def _fetch(
@@ -146,10 +156,12 @@ def _fetch(
     *,
     allow_withdrawn: bool,
     quiet: bool,
+    original: bool = False,
 ) -> None:
     from paccli.progress import showing  # noqa: PLC0415
     from paccli.sources import opening  # noqa: PLC0415
     from pacstore.amounts import parse_rate  # noqa: PLC0415
+    from pacstore.archive.returning import fetch_original  # noqa: PLC0415
     from pacstore.pacball import fetching  # noqa: PLC0415
     from pacstore.release import Release  # noqa: PLC0415
     from pacstore.source import states_of  # noqa: PLC0415
@@ -161,7 +173,7 @@ def _fetch(
         entry = opened.release(name)
         trust = opened.trust
         with showing(out, quiet=quiet, sources=lambda: states_of(opened.source)) as shown:
-            done = fetching.fetch(
+            done = (fetch_original if original else fetching.fetch)(
                 entry, source=opened.source, output=output, progress=shown, refresh=lambda: opened.refresh(name),
                 seeds=tuple(seed or ()), allow_withdrawn=allow_withdrawn,
             )  # fmt: skip
@@ -169,7 +181,7 @@ def _fetch(
     _print_fetched(out, done, time.monotonic() - started, trust.fields(entry))
 
 
-def _print_fetched(output: Output, done: Fetched, seconds: float, trust: dict[str, object]) -> None:
+def _print_fetched(output: Output, done: Fetched | Returned, seconds: float, trust: dict[str, object]) -> None:
     if done.existed:
         output.text(f"{done.path} was there before, and is what it must be")
     else:

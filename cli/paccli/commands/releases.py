@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from paccli.sources import Opened
+    from pacstore.original import Original
     from pacstore.progress import Progress
     from pacstore.provenance import Artifact, Summary
     from pacstore.publish import Published
@@ -41,7 +42,14 @@ if TYPE_CHECKING:
 
 
 def publish(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The directory that holds the release.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR|FILE",
+            help="The directory that holds the release; or a tar of it (plain, gzip, xz, zstd, bzip2), a pacball, or another "
+            "script with a tar at its end.",
+        ),
+    ],
     release: ReleaseName,
     to: Annotated[Path, typer.Option("--to", metavar="STORE", help="The store; made if it is missing.")],
     keys: Keys = None,
@@ -65,13 +73,23 @@ def publish(
         bool,
         typer.Option("--pacball", help="Also take the digests of its pacball, which pacball serve then has at once."),
     ] = False,
+    keep_stream: Annotated[
+        bool,
+        typer.Option(
+            "--keep-stream", help="Store a compressed FILE as it is beside its files, and do not try how it was made."
+        ),
+    ] = False,
     passphrase_file: PassphraseFile = None,
     timestamp_days: Days = None,
     as_json: Json = False,
     quiet: Quiet = False,
     progress: Progressing = ProgressMode.AUTO,
 ) -> None:
-    """Publish a directory as a release. The same directory again is no change."""
+    """Publish a directory, or an archive of one, as a release. The same again is no change.
+
+    A FILE is not unpacked: its files become those of the release, and what lies between them is stored beside them, so that
+    pacball fetch --original gives the very FILE back. A compressed one needs room for the plain tar in the store meanwhile.
+    """
     with reporting(as_json=as_json, progress=progress) as output:
         from paccli.keychain import open_or_create_catalog  # noqa: PLC0415
         from paccli.progress import showing  # noqa: PLC0415
@@ -82,13 +100,13 @@ def publish(
         from pacstore.store import Store  # noqa: PLC0415
 
         name = Release.parse(release)
-        publishing.check_directory(directory, to)
+        publishing.check_source(source, to)
         options = PackingOptions(level=level, read_back=read_back, sizes=PackSizes(rewrite_share=rewrite_share))
         with Store.create(to, state_dir=state_dir) as store, showing(output, quiet=quiet) as shown:
             catalog, ring = open_or_create_catalog(store, keys, timestamp_days, passphrase_file, output.note)
             started = time.monotonic()
             done = publishing.publish(
-                directory,
+                source,
                 name,
                 store,
                 catalog,
@@ -97,6 +115,7 @@ def publish(
                 progress=shown,
                 now=time.time,
                 sign_later=sign_later,
+                keep_stream=keep_stream,
             )
             seconds = time.monotonic() - started
             digests = _pacball_digests(store, catalog.release(name), shown) if pacball else {}
@@ -131,10 +150,22 @@ def _print_published(output: Output, done: Published, seconds: float, digests: d
         if done.waiting:
             output.text("  it waits for signatures, or for the origin: pacball trust status --store STORE")
         output.text(f"  {size(done.bytes_new)} new{rewritten}; {size(done.bytes_stored)} in new packs; {seconds:.1f} s")
+        _print_original(output, done)
     if digests:
         output.text(f"  pacball: {digests['pacball']}")
         output.text(f"  sha256 {digests['sha256']}, md5 {digests['md5']}, adler32 {digests['adler32']}")
     output.result({**fields(done), **digests, "seconds": round(seconds, 3)})
+
+
+def _print_original(output: Output, done: Published) -> None:
+    if not done.original:
+        return
+    output.text(f"  {done.original} is given back by: pacball fetch {done.release} --original")
+    if done.opaque_bytes:
+        output.text(f"  its stream is kept as it is, {size(done.opaque_bytes)}: nothing was found that makes it again")
+        return
+    made = f"; its stream is made again by {done.recompression}" if done.recompression else ""
+    output.text(f"  beside its files it has {size(done.original_bytes)}, {size(done.original_new)} of them new{made}")
 
 
 def list_releases(
@@ -252,6 +283,19 @@ def _extent(opened: Opened, entry: CatalogRelease, output: Output, *, gone: bool
         "frames": placement.frames,
         "packs": len(placement.pack_ids),
         "bytes_to_download": int(placement.frame_lengths.sum(dtype="u8")),
+        **_original_values(documents.manifest.original),
+    }
+
+
+def _original_values(original: Original | None) -> dict[str, object]:
+    """What `fetch --original` gives; nothing where there is none."""
+    if original is None:
+        return {}
+    return {
+        "original": original.name,
+        "original_bytes": original.length,
+        "original_sha256": original.sha256.hex(),
+        "original_made_by": str(original.recompression) if original.recompression else None,
     }
 
 

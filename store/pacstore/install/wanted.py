@@ -105,7 +105,7 @@ class Wanted:
 
     def files_with(self, chunks: Flags) -> Numbers32:
         """The numbers of the files that have any of `chunks` (flags by chunk number), but for hard links."""
-        found = np.zeros(self.manifest.tree.files, dtype=bool)
+        found = np.zeros(len(self.linked), dtype=bool)
         found[self.places.files(self._order[np.repeat(chunks, np.diff(self._firsts))])] = True
         return np.flatnonzero(found).astype(np.int32)
 
@@ -129,7 +129,7 @@ class Wanted:
 
 def linked_files(manifest: Manifest, attributes: Attributes) -> Flags:
     """For each file whether it will be a hard link to one that comes before it."""
-    linked = np.zeros(manifest.tree.files, dtype=bool)
+    linked = np.zeros(len(manifest.chunk_counts), dtype=bool)
     if len(attributes.group_sizes):
         follows = np.ones(len(attributes.group_members), dtype=bool)
         follows[starts(attributes.group_sizes)[:-1]] = False
@@ -139,5 +139,5 @@ def linked_files(manifest: Manifest, attributes: Attributes) -> Flags:
 
 def _positions(manifest: Manifest, left_out: Flags) -> Numbers32:
     if not left_out.any():
-        return np.arange(manifest.chunks, dtype=np.int32)
+        return np.arange(manifest.tree_chunks, dtype=np.int32)
     return np.flatnonzero(~np.repeat(left_out, manifest.chunk_counts)).astype(np.int32)

@@ -19,6 +19,7 @@ from pacstore.install.downloading import Downloading
 from pacstore.install.options import DEFAULTS, InstallOptions
 from pacstore.install.tree.disk import disk_at
 from pacstore.install.trust import check_withdrawn, checking_withdrawn
+from pacstore.install.wanted import Wanted
 from pacstore.install.writeback import writing_back
 from pacstore.pacball.checking import check_payload
 from pacstore.pacball.filling import PARTIAL, Filling, NoTools
@@ -78,19 +79,48 @@ def fetch(
     with disk_at(str(path)):
         if os.path.lexists(path) and _is_whole(path, stub, payload, documents, progress):
             return Fetched(path, stub, STUB_BYTES + payload.total_bytes, existed=True)
-        with closing(Filling(documents, payload, path, progress)) as filling:
-            resumed = filling.resume()
-            seeded = sum(filling.take_seed(seed) for seed in seeds)
-            filling.check_space()
-            replaced = _Replaced(release, source, refresh, documents)
-            downloading = Downloading(
-                filling.wanted, filling.put, source, replaced=replaced, progress=progress, options=options
-            )
-            with writing_back(filling.sync, lambda: filling.written_bytes), Crew(options.workers, NoTools) as crew:
-                downloading.download(crew, placement)
-            stub = filling.finish(stub)
+        wanted = Wanted(documents.manifest, documents.attributes)
+        total_bytes = STUB_BYTES + payload.total_bytes
+        with closing(Filling(wanted, STUB_BYTES + payload.contents, total_bytes, path, progress)) as filling:
+            replaced = Replaced(release, source, refresh, documents)
+            resumed, seeded = fill(filling, placement, source, seeds, replaced, progress=progress, options=options)
+            stub = _finish(filling, payload, documents, stub, progress)
     downloaded = source.traffic.bytes_downloaded - before
     return Fetched(path, stub, STUB_BYTES + stub.payload_bytes, downloaded, resumed, seeded)
+
+
+def fill(
+    filling: Filling,
+    placement: Placement,
+    source: Source,
+    seeds: tuple[Path, ...],
+    replaced: Replaced,
+    *,
+    progress: Progress,
+    options: InstallOptions,
+) -> tuple[int, int]:
+    """Bring all chunks; the bytes of files that an earlier attempt had left, and that seeds had. Raises as `fetch` does."""
+    resumed = filling.resume()
+    seeded = sum(filling.take_seed(seed) for seed in seeds)
+    filling.check_space()
+    downloading = Downloading(
+        filling.wanted, filling.put, source, replaced=replaced, progress=progress, options=options
+    )
+    with writing_back(filling.sync, lambda: filling.written_bytes), Crew(options.workers, NoTools) as crew:
+        downloading.download(crew, placement)
+    return resumed, seeded
+
+
+def _finish(filling: Filling, payload: Payload, documents: Documents, stub: Stub, progress: Progress) -> Stub:
+    """Write all that is not content, read everything back, and give it its name, durably. `stub` lacks only the SHA-256."""
+    for begin, piece, _ in payload.around_contents():
+        filling.write(STUB_BYTES + begin, piece)
+    tree = documents.manifest.tree
+    digest = check_payload(filling.descriptor, payload, tree, place=filling.partial, progress=progress)
+    whole = stub.with_digest(digest)
+    filling.write(0, whole.encode())
+    filling.publish()
+    return whole
 
 
 def _is_whole(path: Path, stub: Stub, payload: Payload, documents: Documents, progress: Progress) -> bool:
@@ -118,7 +148,7 @@ def _beginning(path: Path) -> bytes:
 
 
 @dataclass
-class _Replaced:
+class Replaced:
     """Gives a newer placement than the one that proved to be out of date."""
 
     release: CatalogRelease

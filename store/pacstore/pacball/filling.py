@@ -1,4 +1,4 @@
-"""Filling: a pacball that grows under the name of the file with `.partial` at the end, chunk by chunk, in any order."""
+"""Filling: a file that grows under its name with `.partial` at the end, chunk by chunk, in any order."""
 
 from __future__ import annotations
 
@@ -11,16 +11,12 @@ import numpy as np
 from blake3 import blake3
 
 from pacstore.digest import DIGEST_BYTES
-from pacstore.document import row_keys, starts
+from pacstore.document import Numbers, row_keys, starts
 from pacstore.durable import sync_directory
 from pacstore.errors import NotFound, Refused, Unavailable
-from pacstore.install.documents import Documents
 from pacstore.install.wanted import Batch, Wanted
 from pacstore.limits import MIB
-from pacstore.pacball.checking import check_payload
-from pacstore.pacball.payload import Payload
 from pacstore.pacball.seeds import Cut, chunks_of
-from pacstore.pacball.stub import STUB_BYTES, Stub
 from pacstore.progress import Progress
 
 PARTIAL = ".partial"
@@ -35,37 +31,38 @@ class NoTools:
 
 
 class Filling:
-    """The file that becomes the pacball at `path`. `put` may be called by several threads. Raises OSError from the disk.
+    """The file that becomes the one at `path`. `put` may be called by several threads. Raises OSError from the disk.
 
-    Two fillings of one file write the same bytes to the same places, and only what was verified.
+    The content of file f of what is `wanted` belongs at byte `contents[f]`, and nowhere where that is negative. Two fillings of
+    one file write the same bytes to the same places, and only what was verified.
     """
 
-    def __init__(self, documents: Documents, payload: Payload, path: Path, progress: Progress) -> None:
-        self.wanted = Wanted(documents.manifest, documents.attributes)
+    def __init__(self, wanted: Wanted, contents: Numbers, total_bytes: int, path: Path, progress: Progress) -> None:
+        self.wanted = wanted
         self.written_bytes = 0
         self.partial = path.with_name(path.name + PARTIAL)
-        self._manifest = documents.manifest
-        self._payload = payload
+        self._manifest = wanted.manifest
+        self._total_bytes = total_bytes
         self._path = path
         self._progress = progress
-        self._contents = STUB_BYTES + payload.contents
+        self._contents = contents
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        self._descriptor = os.open(self.partial, flags, 0o755)
-        found = os.fstat(self._descriptor)
+        self.descriptor = os.open(self.partial, flags, 0o755)
+        found = os.fstat(self.descriptor)
         if not stat.S_ISREG(found.st_mode):
-            os.close(self._descriptor)
+            os.close(self.descriptor)
             raise Refused("is not a file", place=str(self.partial), hint="move it away")
         self._found_bytes = found.st_size
-        os.ftruncate(self._descriptor, STUB_BYTES + payload.total_bytes)
+        os.ftruncate(self.descriptor, total_bytes)
 
     def close(self) -> None:
         """Leave it as it is: the next one goes on with it."""
-        os.close(self._descriptor)
+        os.close(self.descriptor)
 
     def resume(self) -> int:
         """Find the chunks that stand in their places already; the bytes of files that they make up."""
         if self._found_bytes:
-            self._progress.begin("verifying", self._manifest.tree.total_bytes)
+            self._progress.begin("verifying", self.wanted.bytes_of(self.wanted.missing()))
             in_place = np.zeros(self._manifest.chunks, dtype=bool)
             for file, first, last in self._runs():
                 self._look(file, first, last, in_place)
@@ -76,7 +73,8 @@ class Filling:
         """Chunks that follow one another in a file, some megabytes at a time: file, first and last, the latter excluded."""
         firsts = self._manifest.first_chunks
         at_once = _RUN_BYTES // int(self._manifest.chunk_lengths.max(initial=1))
-        for file in np.flatnonzero(~self.wanted.linked).tolist():
+        placed = ~self.wanted.linked & (self._contents >= 0)
+        for file in np.flatnonzero(placed).tolist():
             for first in range(int(firsts[file]), int(firsts[file + 1]), at_once):
                 yield file, first, min(first + at_once, int(firsts[file + 1]))
 
@@ -84,7 +82,7 @@ class Filling:
         positions = np.arange(first, last, dtype=np.int32)
         offset = int(self.wanted.places.offsets(positions[:1], np.array([file]))[0])
         ends = starts(self._manifest.chunk_lengths[first:last]).tolist()
-        data = memoryview(os.pread(self._descriptor, ends[-1], int(self._contents[file]) + offset))
+        data = memoryview(os.pread(self.descriptor, ends[-1], int(self._contents[file]) + offset))
         ids = self._manifest.chunk_ids[first:last].tobytes()
         for at in range(last - first):
             is_right = (
@@ -122,8 +120,8 @@ class Filling:
 
     def check_space(self) -> None:
         """Raise Unavailable unless the disk has room for what is not written yet."""
-        found, free = os.fstat(self._descriptor), os.statvfs(self._descriptor)
-        needed = STUB_BYTES + self._payload.total_bytes - found.st_blocks * 512
+        found, free = os.fstat(self.descriptor), os.statvfs(self.descriptor)
+        needed = self._total_bytes - found.st_blocks * 512
         if needed > free.f_bavail * free.f_frsize:
             raise Unavailable(
                 f"has {free.f_bavail * free.f_frsize:,} bytes free, but {needed:,} more are needed",
@@ -134,33 +132,30 @@ class Filling:
     def put(self, _: NoTools, batch: Batch, at: int, data: memoryview) -> None:
         """Write the verified chunk at position `at` of `batch` wherever it belongs."""
         for place in range(batch.firsts[at], batch.firsts[at + 1]):
-            _write_at(self._descriptor, data, int(self._contents[batch.files[place]]) + batch.offsets[place])
+            _write_at(self.descriptor, data, int(self._contents[batch.files[place]]) + batch.offsets[place])
             self.written_bytes += len(data)
 
     def sync(self) -> None:
         """Return when all that was written is durable."""
-        os.fdatasync(self._descriptor)
+        os.fdatasync(self.descriptor)
 
-    def finish(self, stub: Stub) -> Stub:
-        """Write all that is not content, read everything back, and give it its name, durably. `stub` lacks only the SHA-256."""
-        for begin, piece, _ in self._payload.around_contents():
-            _write_at(self._descriptor, piece, STUB_BYTES + begin)
-        tree = self._manifest.tree
-        digest = check_payload(self._descriptor, self._payload, tree, place=self.partial, progress=self._progress)
-        whole = stub.with_digest(digest)
-        _write_at(self._descriptor, whole.encode(), 0)
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Write what is no chunk."""
+        _write_at(self.descriptor, data, offset)
+
+    def publish(self) -> None:
+        """Give the file its name, durably: it was read back, and is whole."""
         self._progress.begin("syncing", None)
-        os.fsync(self._descriptor)
-        self._publish()
+        os.fsync(self.descriptor)
+        self._rename()
         sync_directory(self._path.parent)
-        return whole
 
-    def _publish(self) -> None:
+    def _rename(self) -> None:
         try:
             os.replace(self.partial, self._path)
         except FileNotFoundError:
             # Another fetch of the same has published the file that both have written.
-            if not os.path.samestat(os.stat(self._path, follow_symlinks=False), os.fstat(self._descriptor)):
+            if not os.path.samestat(os.stat(self._path, follow_symlinks=False), os.fstat(self.descriptor)):
                 raise
 
 

@@ -134,7 +134,7 @@ def _places_in(manifest: Manifest, wanted: Sequence[bytes]) -> Iterator[tuple[by
     if not wanted:
         return
     ids = row_keys(np.frombuffer(b"".join(wanted), dtype=np.uint8).reshape(len(wanted), -1))
-    chunks = np.flatnonzero(np.isin(row_keys(manifest.chunk_ids), ids))
+    chunks = np.flatnonzero(np.isin(row_keys(manifest.chunk_ids[: manifest.tree_chunks]), ids))
     files = np.searchsorted(manifest.first_chunks, chunks, side="right") - 1
     ends = starts(manifest.chunk_lengths)
     offsets = ends[chunks] - ends[manifest.first_chunks[files]]

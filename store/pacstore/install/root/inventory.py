@@ -8,7 +8,6 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from pacstore import manifest as manifest_format
 from pacstore import tree as tree_format
 from pacstore.digest import Digest
 from pacstore.document import decode
@@ -20,6 +19,7 @@ from pacstore.install.root.timeline import Past, Timeline
 from pacstore.install.tree.deletion import space_of
 from pacstore.install.tree.disk import disk_at
 from pacstore.limits import LIMITS
+from pacstore.manifest import decode_manifest
 from pacstore.release import Release
 
 
@@ -138,7 +138,7 @@ def _replaced(root: Root, release: Release, past: Past) -> float | None:
 
 def _measures(root: Root, release: Release) -> tuple[Digest, int, int]:
     data = root.kept(release, "manifest")
-    document = decode(manifest_format.LAYOUT, data, place=f"the record of {release}")
+    document = decode_manifest(data, place=f"the record of {release}")
     tree = decode(tree_format.LAYOUT, document.sections["tree"], place=f"the record of {release}")
     return (
         document.digest("tree"),

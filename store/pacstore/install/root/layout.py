@@ -22,15 +22,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from pacstore import manifest as manifest_format
 from pacstore.digest import Digest
-from pacstore.document import decode
 from pacstore.errors import NotFound, PacballError, Refused, Unavailable
 from pacstore.install.root.entrance import make_entrance
 from pacstore.install.root.history import Event, EventKind, append_event, read_events
 from pacstore.install.root.record import read_record
 from pacstore.install.tree.disk import DIRECTORY_FLAGS, DIRECTORY_MODE, disk_at, make_directory, write_durably
-from pacstore.manifest import Manifest
+from pacstore.manifest import Manifest, decode_manifest
 from pacstore.release import Release
 
 if TYPE_CHECKING:
@@ -123,7 +121,7 @@ class Root:
         try:
             place = self.kept_place(release, "manifest")
             data = _mapping(self.manifests, f"{release}.manifest", place)
-            return decode(manifest_format.LAYOUT, data, place=place).digest("tree")
+            return decode_manifest(data, place=place).digest("tree")
         except PacballError:
             return None
 

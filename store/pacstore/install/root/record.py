@@ -13,13 +13,12 @@ from typing import cast
 
 from blake3 import blake3
 
-from pacstore import manifest as manifest_format
 from pacstore import tree as tree_format
 from pacstore.digest import Digest
 from pacstore.document import U32, Column32, decode, starts
 from pacstore.errors import Corrupt
 from pacstore.limits import LIMITS, MIB
-from pacstore.manifest import Manifest
+from pacstore.manifest import Manifest, decode_manifest
 from pacstore.tree import Tree
 
 
@@ -28,7 +27,7 @@ def read_record(descriptor: int, data: memoryview, *, place: str) -> Manifest:
 
     Its digest is not computed: it is that of the tree. Raises Corrupt, TooLarge, NewerFormat or OSError.
     """
-    document = decode(manifest_format.LAYOUT, data, place=place)
+    document = decode_manifest(data, place=place)
     begin = len(data) - sum(len(section) for section in document.sections.values())
     digest = document.digest("tree")
     if _digest(descriptor, begin, len(document.sections["tree"])) != digest:
@@ -45,7 +44,7 @@ def read_record(descriptor: int, data: memoryview, *, place: str) -> Manifest:
         chunk_ids=document.digests("chunk_ids", chunks),
         first_chunks=starts(counts),
     )
-    if int(manifest.first_chunks[-1]) != chunks:
+    if manifest.tree_chunks > chunks:
         raise Corrupt("is damaged: the chunk counts do not add up", place=place)
     return manifest
 

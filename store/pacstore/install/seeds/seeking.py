@@ -176,8 +176,9 @@ def common_chunks(manifest: Manifest, wanted: Wanted) -> tuple[Numbers32, Number
     numbers, chunks = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=np.int32)]
     wanted_ids = wanted.ids()
     keys = row_keys(wanted_ids)
-    for first in range(0, manifest.chunks if wanted.chunks else 0, _SEARCH_CHUNKS):
-        ids = manifest.chunk_ids[first : first + _SEARCH_CHUNKS]
+    # Those of files: what else belongs to a release is not installed with it.
+    for first in range(0, manifest.tree_chunks if wanted.chunks else 0, _SEARCH_CHUNKS):
+        ids = manifest.chunk_ids[first : min(first + _SEARCH_CHUNKS, manifest.tree_chunks)]
         at = np.minimum(np.searchsorted(keys, row_keys(ids)), wanted.chunks - 1)
         found = np.flatnonzero((wanted_ids[at] == ids).all(axis=1))
         numbers.append(at[found].astype(np.int32))
