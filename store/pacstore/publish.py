@@ -94,9 +94,11 @@ def publish(
     catalog.check_name(release, keys, sign_later=sign_later)
     known_keys = keys.names()
     store.drop_stale_staging(now())
+    existing = catalog.release(release)
+    # How a stream is made again is of no use where only trees are compared.
+    keep_stream = keep_stream or existing is not None
     with opened(source, staging=store.staging, keep_stream=keep_stream, progress=progress) as material:
         extent = material.measure(progress)
-        existing = catalog.release(release)
         quiet = _Quiet(progress)
         if existing is not None:
             progress.begin("comparing", extent.total_bytes)

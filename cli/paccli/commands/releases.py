@@ -119,7 +119,7 @@ def publish(
             )
             seconds = time.monotonic() - started
             digests = _pacball_digests(store, catalog.release(name), shown) if pacball else {}
-        _print_published(output, done, seconds, digests)
+        _print_published(output, done, seconds, digests, keep_stream=keep_stream)
 
 
 def _pacball_digests(store: Store, entry: CatalogRelease | None, progress: Progress) -> dict[str, object]:
@@ -139,7 +139,9 @@ def _pacball_digests(store: Store, entry: CatalogRelease | None, progress: Progr
     }
 
 
-def _print_published(output: Output, done: Published, seconds: float, digests: dict[str, object]) -> None:
+def _print_published(
+    output: Output, done: Published, seconds: float, digests: dict[str, object], *, keep_stream: bool
+) -> None:
     for key in done.created_keys:
         output.note(f"pacball: made the key {key}")
     if done.existed:
@@ -150,19 +152,20 @@ def _print_published(output: Output, done: Published, seconds: float, digests: d
         if done.waiting:
             output.text("  it waits for signatures, or for the origin: pacball trust status --store STORE")
         output.text(f"  {size(done.bytes_new)} new{rewritten}; {size(done.bytes_stored)} in new packs; {seconds:.1f} s")
-        _print_original(output, done)
+        _print_original(output, done, keep_stream=keep_stream)
     if digests:
         output.text(f"  pacball: {digests['pacball']}")
         output.text(f"  sha256 {digests['sha256']}, md5 {digests['md5']}, adler32 {digests['adler32']}")
     output.result({**fields(done), **digests, "seconds": round(seconds, 3)})
 
 
-def _print_original(output: Output, done: Published) -> None:
+def _print_original(output: Output, done: Published, *, keep_stream: bool) -> None:
     if not done.original:
         return
     output.text(f"  {done.original} is given back by: pacball fetch {done.release} --original")
     if done.opaque_bytes:
-        output.text(f"  its stream is kept as it is, {size(done.opaque_bytes)}: nothing was found that makes it again")
+        why = "as asked for" if keep_stream else "nothing was found that makes it again"
+        output.text(f"  its stream is kept as it is, {size(done.opaque_bytes)}: {why}")
         return
     made = f"; its stream is made again by {done.recompression}" if done.recompression else ""
     output.text(f"  beside its files it has {size(done.original_bytes)}, {size(done.original_new)} of them new{made}")
