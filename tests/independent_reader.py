@@ -483,6 +483,26 @@ class Store:
         need(digest(plain) == self.manifest.ids[number], "a damaged chunk")
         return plain
 
+    def original(self):
+        """The file that the release was taken in from, if it needs no compressing."""
+        described, rows = self.manifest.original, self.manifest.rows
+        need(not described["recompression"], "a stream, for which a tool is needed")
+        begins = [0]
+        for count in self.manifest.counts:
+            begins.append(begins[-1] + count)
+        residue = b"".join(map(self.chunk, range(begins[-1], len(self.manifest.ids))))
+        ends = described["before"], described["before"] + described["after"]
+        whole, at = [residue[: ends[0]]], ends[1]
+        for length, file in rows:
+            whole.append(residue[at : at + length])
+            at += length
+            if file != 0xFFFFFFFF:
+                whole += map(self.chunk, range(begins[file], begins[file + 1]))
+        whole.append(residue[ends[0] : ends[1]])
+        data = b"".join(whole)
+        need(len(data) == described["length"] and sha256(data).digest() == described["sha256"], "another original")
+        return data
+
     def extract(self, outdir):
         """Write the release into a new directory: files, hard links, symbolic links, times."""
         out, tree, at = Path(outdir), self.tree, 0

@@ -9,10 +9,11 @@ from functools import partial
 from pathlib import Path
 
 from pacstore.archive.taking import Archive, taken
-from pacstore.declaration import FILE, check_declaration, check_declared
+from pacstore.declaration import FILE, FILE_BYTES, check_declaration, check_declared
 from pacstore.errors import Refused
 from pacstore.progress import Progress
 from pacstore.reader import Contents, Directory
+from pacstore.tree import EntryKind
 from pacstore.walk import Extent, extent_of
 
 
@@ -36,10 +37,14 @@ class Material:
         if self.archive is None:
             check_declared(self.path)
             return
-        place = f"{self.path}: {FILE}"
-        found = self.archive.entries.read(FILE.encode())
-        if found is not None:
-            check_declaration(found, partial(_check_program, self.archive), place=place)
+        entries, place = self.archive.entries, f"{self.path}: {FILE}"
+        kind = entries.kind_of(FILE.encode())
+        if kind is None:
+            return
+        if not kind.is_file:
+            raise Refused("must be an ordinary file", place=place, hint="give it another name, or make it a file")
+        data = entries.read(FILE.encode(), FILE_BYTES + 1)
+        check_declaration(data, partial(_check_program, self.archive), place=place)
 
 
 @contextmanager
@@ -53,10 +58,10 @@ def opened(path: Path, *, staging: Path, keep_stream: bool, progress: Progress) 
 
 
 def _check_program(archive: Archive, program: str, place: str) -> None:
-    is_executable = archive.entries.is_executable(program.encode())
-    if is_executable is None:
+    kind = archive.entries.kind_of(program.encode())
+    if kind is None:
         raise Refused("names a program that the release does not have", place=place, hint=program)
-    if not is_executable:
+    if kind not in (EntryKind.EXECUTABLE, EntryKind.SYMLINK):
         raise Refused(
             "names what is no executable file", place=place, hint=f"chmod +x {program}; make the archive again"
         )

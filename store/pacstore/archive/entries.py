@@ -106,19 +106,17 @@ class Entries:
                 file += 1
         return [Stretch(self._offsets[n], self._sizes[n], firsts[n]) for n in sorted(firsts)]
 
-    def read(self, name: bytes) -> bytes | None:
-        """The content of the file `name` at the top; None where there is none."""
-        number = self._find(name)
-        if number is None or not EntryKind(self._kinds[number]).is_file:
-            return None
-        content = self._content[number]
-        return self._plain.read(self._offsets[content], self._sizes[content])
-
-    def is_executable(self, path: bytes) -> bool | None:
-        """Whether the file at `path` is one; None where there is no file."""
+    def kind_of(self, path: bytes) -> EntryKind | None:
+        """What is at `path`; None where no member is."""
         number = self._find(path.replace(b"/", b"\0"))
-        kind = None if number is None else EntryKind(self._kinds[number])
-        return None if kind is None or not kind.is_file else kind is EntryKind.EXECUTABLE
+        return None if number is None else EntryKind(self._kinds[number])
+
+    def read(self, path: bytes, most_bytes: int) -> bytes:
+        """The first bytes of the file at `path`, which is one."""
+        number = self._find(path.replace(b"/", b"\0"))
+        assert number is not None
+        content = self._content[number]
+        return self._plain.read(self._offsets[content], min(self._sizes[content], most_bytes))
 
     def _add(self, member: TarMember) -> None:
         key = self._key(member.path)

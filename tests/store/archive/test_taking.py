@@ -23,6 +23,7 @@ from pacstore.pacball.fetching import fetch
 from pacstore.progress import Silent
 from pacstore.publish import publish
 from pacstore.release import Release
+from tests import independent_reader
 from tests.store.archive.making import (
     COMPRESSIONS,
     FORMATS,
@@ -32,7 +33,7 @@ from tests.store.archive.making import (
     tar_of,
     tar_of_directory,
 )
-from tests.store.releases import NAME, NEXT, NOW, OPTIONS, Notes, leftovers, noise, write
+from tests.store.releases import NAME, NEXT, NOW, OPTIONS, Notes, leftovers, noise, snapshot, write
 
 THIRD = "Demo-1.2-x86_64"
 SCRIPT = b'#!/bin/sh\n# of nobody\nexec tail -n +4 "$0"\n'
@@ -71,6 +72,21 @@ def test_the_tree_of_the_directory_and_the_very_file(compression, script, origin
     assert not leftovers(origin.store)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("stream", [False, True], ids=["a tar", "a stream that is kept"])
+def test_the_text_of_the_format_is_enough_to_read_one(stream, origin, trees, tmp_path):
+    data = tar_of_directory(trees[0])
+    half = len(data) // 2
+    kept = gzip.compress(data[:half], mtime=0) + gzip.compress(data[half:], mtime=0)
+    path = write(tmp_path / "a", SCRIPT + (kept if stream else data))
+    origin.publish(path)
+    read = independent_reader.Store(origin.store.public, NAME)
+    assert read.original() == path.read_bytes()
+    read.extract(tmp_path / "out")
+    assert snapshot(tmp_path / "out") == snapshot(trees[0])
+
+
+@pytest.mark.slow
 def test_what_it_costs(origin, trees, tmp_path):
     origin.publish(trees[0])
     path = write(tmp_path / "a.tar", tar_of_directory(trees[0]))
@@ -128,6 +144,7 @@ def test_a_stream_that_nothing_makes_again_is_kept(origin, tmp_path):
     assert given_back(origin, path)
 
 
+@pytest.mark.slow
 def test_a_stream_that_is_to_be_kept(origin, trees, tmp_path):
     path = write(tmp_path / "a.tgz", gzip.compress(tar_of_directory(trees[0]), mtime=0))
     kept = publish(
@@ -138,6 +155,7 @@ def test_a_stream_that_is_to_be_kept(origin, trees, tmp_path):
     assert given_back(origin, path)
 
 
+@pytest.mark.slow
 def test_zeros_behind_a_stream_belong_to_it(origin, tmp_path):
     path = write(tmp_path / "tape.tgz", gzip.compress(tar_of(Entry("a", b"1" * 900)), mtime=0) + bytes(5000))
     assert origin.publish(path).opaque_bytes == 0
@@ -236,6 +254,18 @@ REFUSED = {
     "the top a file": ([Entry(".", b"1")], "is the top of the release"),
     "nothing": ([Entry("./", kind=tarfile.DIRTYPE)], "is empty"),
     "an invalid declaration": ([Entry("pacball.toml", b"format = 9")], "has format 9"),
+    "a declaration that is a link": (
+        [Entry("pacball.toml", kind=tarfile.SYMTYPE, target="other")],
+        "pacball.toml: must be an ordinary file",
+    ),
+    "a declaration of megabytes": ([Entry("pacball.toml", b"#" * (2 << 20))], "65,?536"),
+    "a program that is no program": (
+        [
+            Entry("pacball.toml", b'format = 1\n[[validate]]\nname = "a"\ncommand = ["bin/a"]\n'),
+            Entry("bin/a", b"1"),
+        ],
+        "names what is no executable file",
+    ),
     "a program that is not there": (
         [Entry("pacball.toml", b'format = 1\n[[validate]]\nname = "a"\ncommand = ["bin/a"]\n')],
         "names a program",
@@ -247,7 +277,7 @@ REFUSED = {
 def test_refused(name, origin, tmp_path):
     entries, message = REFUSED[name]
     path = write(tmp_path / "a.tar", tar_of(*entries))
-    with pytest.raises((Refused, Corrupt), match=message):
+    with pytest.raises((Refused, Corrupt, TooLarge), match=message):
         origin.publish(path)
     assert origin.listed() == []
     assert not leftovers(origin.store)
@@ -329,7 +359,7 @@ def test_a_release_without_an_original(origin, trees, tmp_path):
         give_back(origin, tmp_path / "a")
 
 
-@pytest.mark.parametrize("compression", ["none", "gzip"])
+@pytest.mark.parametrize("compression", ["gzip", pytest.param("none", marks=pytest.mark.slow)])
 def test_what_was_interrupted_continues(compression, origin, trees, tmp_path):
     path = write(tmp_path / "a", COMPRESSIONS[compression](tar_of_directory(trees[0])))
     origin.publish(path)
@@ -355,6 +385,7 @@ def test_what_was_interrupted_continues(compression, origin, trees, tmp_path):
     assert (tmp_path / "back").read_bytes() == b"mine"
 
 
+@pytest.mark.slow
 def test_seeds_for_an_original(origin, trees, tmp_path):
     path = write(tmp_path / "a.tar", tar_of_directory(trees[1]))
     origin.publish(path)
@@ -363,6 +394,7 @@ def test_seeds_for_an_original(origin, trees, tmp_path):
     assert (tmp_path / "back").read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_tool_that_is_another_now(origin, trees, tmp_path, monkeypatch):
     """A stream that cannot be made again here is told, with what would do it, and nothing has the name of the file."""
     path = write(tmp_path / "a.tgz", gzip.compress(tar_of_directory(trees[0]), mtime=0))
