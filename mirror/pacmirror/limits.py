@@ -202,7 +202,7 @@ class PacballLimits:
     how many of them decode frames at the same time. Pieces are sent once they have `batch_bytes`, or are `batch_pieces`.
     `tick_seconds`: after which who waits for a reader looks whether the daemon stops.
     `opened_bytes`: of documents of releases that are kept open, unless one alone has more; `opened_seconds`: for how long after
-    they were used last. `opening`: releases opened at once.
+    they were used last. `opening`: releases opened at once. `held_seconds`: how old the list of what is whole here may be.
     `look_seconds`: between looks for pacballs whose digests were not taken; `digests_wait_seconds`: how long somebody waits for
     them who asks for the beginning of a pacball; `hashed_bytes_per_second`: how fast they are guessed to be taken.
     `failed_seconds`: after which taking them is tried again. `listed`: entries of one page.
@@ -217,6 +217,7 @@ class PacballLimits:
     opened_bytes: int = 128 * MIB
     opened_seconds: float = 300.0
     opening: int = 2
+    held_seconds: float = 1.0
     look_seconds: float = 5.0
     digests_wait_seconds: float = 5.0
     hashed_bytes_per_second: int = 150_000_000

@@ -411,7 +411,7 @@ def test_what_is_damaged_for_good_is_not_offered_and_not_said_to_be_absent(store
         status, _, body = daemon.request(world.path)
         assert status == 503
         assert b"is damaged here" in body
-        assert world.name not in daemon.get("/pacballs/").decode()
+        wait_until(lambda: world.name not in daemon.get("/pacballs/").decode())
 
 
 @pytest.mark.slow

@@ -119,6 +119,8 @@ def publish(
             )
             seconds = time.monotonic() - started
             digests = _pacball_digests(store, catalog.release(name), shown) if pacball else {}
+        if pacball and not digests:
+            output.note("pacball: the digests of its pacball are taken by pacball serve, once it is in the catalog")
         _print_published(output, done, seconds, digests, keep_stream=keep_stream)
 
 

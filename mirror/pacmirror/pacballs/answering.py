@@ -19,6 +19,7 @@ from pacmirror.pacballs.pages import index_page
 from pacmirror.pacballs.pumping import send_batches
 from pacmirror.pacballs.service import Pacballs, part_of
 from pacmirror.request_keys import client_address, is_in
+from pacmirror.threads import start_thread
 from pacstore.digest import Digest
 from pacstore.errors import NotFound, PacballError, Unavailable, printable
 from pacstore.pacball.assembling import batches
@@ -41,13 +42,14 @@ LASTING = "public, max-age=3600, no-transform"
 """The name of a pacball says which files it has; a later version may put another stub before them."""
 _NAME = re.compile(r"([A-Za-z0-9._-]+)\.b3-([0-9a-f]{64})\.sh(\.meta4)?\Z")
 _ETAG_TAG = "pb"
+_THREAD = "pacball-page"
 
 
 async def get_index(request: web.Request) -> web.StreamResponse:
     """The pacballs that can be had here, for people."""
     held = await request.app[PACBALLS].offer.held()
     most = request.app[CONFIG].limits.pacballs.listed
-    return index_page(held[:most], left_out=max(len(held) - most, 0))
+    return await start_thread(lambda: index_page(held[:most], left_out=max(len(held) - most, 0)), name=_THREAD)
 
 
 async def get_pacball(request: web.Request) -> web.StreamResponse:

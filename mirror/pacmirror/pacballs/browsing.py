@@ -42,10 +42,13 @@ async def get_file(request: web.Request) -> web.StreamResponse:
         return await _answer_file(request, opened, place)
     if parts[-1:] != [""]:
         return _with_slash(request)
-    held = await start_thread(lambda: opened.listing(place.entry), name=_THREAD)
     most = request.app[CONFIG].limits.pacballs.listed
-    shown = b"/".join(names)
-    return directory_page(opened, shown, held[:most], left_out=max(len(held) - most, 0))
+
+    def page() -> web.Response:
+        held = opened.listing(place.entry)
+        return directory_page(opened, b"/".join(names), held[:most], left_out=max(len(held) - most, 0))
+
+    return await start_thread(page, name=_THREAD)
 
 
 async def get_release(request: web.Request) -> web.StreamResponse:

@@ -45,7 +45,10 @@ class Offer:
         self._limits = limits
         self._listing = Listing()
         self._listed: ServedState | None = None
+        self._held: list[CatalogRelease] = []
+        self._held_at = float("-inf")
         self._reading = asyncio.Lock()
+        self._looking = asyncio.Lock()
         self._opening = asyncio.Semaphore(limits.opening)
         self._opened: OrderedDict[object, tuple[float, asyncio.Future[OpenedRelease]]] = OrderedDict()
 
@@ -60,9 +63,13 @@ class Offer:
         return self._listing.releases
 
     async def held(self) -> list[CatalogRelease]:
-        """The releases that are whole here, by name."""
+        """The releases that are whole here, by name, as they were a moment ago."""
         entries = list((await self.releases()).values())
-        return await start_thread(lambda: sorted(filter(self._is_held, entries), key=_name), name=_THREAD)
+        async with self._looking:
+            if time.monotonic() > self._held_at + self._limits.held_seconds:
+                held = await start_thread(lambda: sorted(filter(self._is_held, entries), key=_name), name=_THREAD)
+                self._held, self._held_at = held, time.monotonic()
+        return self._held
 
     async def find(self, text: str) -> CatalogRelease:
         """The release of that name, which is whole here. Raises NotFound, or Unavailable for one that will be again."""
