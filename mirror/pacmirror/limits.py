@@ -208,7 +208,7 @@ class PacballLimits:
     `failed_seconds`: after which taking them is tried again. `listed`: entries of one page.
     """
 
-    assemblies: int = 48
+    assemblies: int = 32
     assemblies_per_address: int = 16
     decoding: int = 4
     batch_bytes: int = 1 * MIB

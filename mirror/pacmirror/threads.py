@@ -20,17 +20,20 @@ T = TypeVar("T")
 def run_in_thread(work: Callable[[], T], *, name: str) -> Future[T]:
     """The result of `work`, which cannot be cancelled. The thread goes on when nobody waits, and ends with the process."""
     result: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            result.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
-            result.set_exception(error)
-
     result.set_running_or_notify_cancel()
     # What is known of the request for which it is done is known there, too.
-    Thread(target=copy_context().run, args=(run,), name=name, daemon=True).start()
+    Thread(target=copy_context().run, args=(_run, work, result), name=name, daemon=True).start()
     return result
+
+
+def _run(work: Callable[[], T], result: Future[T]) -> None:
+    try:
+        result.set_result(work())
+    except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+        result.set_exception(error)
+    finally:
+        # A failure has this frame: it and its result would keep each other, and all that the work had in memory.
+        del work, result
 
 
 def start_thread(work: Callable[[], T], *, name: str) -> asyncio.Future[T]:

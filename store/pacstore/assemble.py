@@ -10,7 +10,7 @@ from blake3 import blake3
 from pacstore.digest import Bytes
 from pacstore.document import starts
 from pacstore.errors import Corrupt, NotFound, Refused
-from pacstore.frames import FrameReader
+from pacstore.frames import CACHED_FRAMES, FrameReader
 from pacstore.manifest import Manifest
 from pacstore.pack import Frame
 from pacstore.placement import Placement
@@ -23,24 +23,31 @@ class Assembler:
     """Reads files of one release from `storage`. Not for several threads at once. Every byte is verified.
 
     `is_proven`: every chunk was compared with its id before, as this very placement finds it. Then the digests of frames, which
-    it names and which are compared always, say as much, and hashing what was decoded once more would find nothing.
+    it names and which are compared always, say as much, and hashing what was decoded once more would find nothing. `cached`: how
+    many decoded frames are kept.
     """
 
     def __init__(
-        self, manifest: Manifest, placement: Placement, storage: ObjectStorage, *, is_proven: bool = False
+        self,
+        manifest: Manifest,
+        placement: Placement,
+        storage: ObjectStorage,
+        *,
+        is_proven: bool = False,
+        cached: int = CACHED_FRAMES,
     ) -> None:
         self._manifest = manifest
         self._placement = placement
         self._is_proven = is_proven
         self._ends = starts(manifest.chunk_lengths)
-        self.frames = FrameReader(storage)
+        self.frames = FrameReader(storage, cached=cached)
         self._last_frame = -1
         self._last_plain = b""
 
-    def rest(self) -> None:
-        """Release memory, for who will go on much later."""
-        self.frames.forget()
+    def rest(self) -> bool:
+        """Release memory, for who will go on much later; whether there was any."""
         self._last_frame, self._last_plain = -1, b""
+        return self.frames.forget()
 
     def find(self, path: str) -> int:
         """The file number of `path`. Raises NotFound, or Refused where it is no file."""

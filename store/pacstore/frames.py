@@ -14,7 +14,7 @@ from pacstore.errors import Corrupt
 from pacstore.pack import Frame, read_frame
 from pacstore.storage import ObjectKind, ObjectStorage, object_path
 
-_CACHED_FRAMES = 8
+CACHED_FRAMES = 8
 _OPEN_PACKS = 16
 
 
@@ -39,8 +39,10 @@ class DamagedFrame(Corrupt):
 class FrameReader:
     """Decoded frames of a store's packs; keeps a few of the last ones. Not for several threads at once."""
 
-    def __init__(self, storage: ObjectStorage) -> None:
+    def __init__(self, storage: ObjectStorage, *, cached: int = CACHED_FRAMES) -> None:
+        """`cached`: how many it keeps, of about 1 MiB each."""
         self._storage = storage
+        self._cached = cached
         self._plain: OrderedDict[tuple[Digest, int], bytes] = OrderedDict()
         self._packs: OrderedDict[Digest, BinaryIO] = OrderedDict()
 
@@ -59,13 +61,15 @@ class FrameReader:
         except Corrupt as error:
             raise DamagedFrame(error, DamagedPart(place, frame.offset, error.message, frame.length)) from error
         self._plain[key] = plain
-        if len(self._plain) > _CACHED_FRAMES:
+        if len(self._plain) > self._cached:
             self._plain.popitem(last=False)
         return plain
 
-    def forget(self) -> None:
-        """Release the memory of decoded frames, which are decoded again if they are wanted."""
+    def forget(self) -> bool:
+        """Release the memory of decoded frames, which are decoded again if they are wanted; whether there were any."""
+        found = bool(self._plain)
         self._plain.clear()
+        return found
 
     def close(self) -> None:
         """Close what is open. May be repeated."""

@@ -162,6 +162,12 @@ async def send_assembled(
         return response
     service, limits = request.app[PACBALLS], request.app[CONFIG].limits
     trusted = request.app[CONFIG].access.trusted_proxies
+
+    def rest() -> None:
+        if assembler.rest():
+            service.freed.note()
+        service.freed.give_back()
+
     with service.seats.seat(counted_as(client_address(request, trusted), trusted)), _reported(service):
         assembler = make()
         try:
@@ -174,11 +180,12 @@ async def send_assembled(
                 length=answer.length,
                 limits=limits,
                 turns=service.turns,
-                rest=assembler.rest,
+                rest=rest,
                 failed=service.report_soon,
             )
         finally:
             assembler.frames.close()
+            service.freed.note()
     return response
 
 

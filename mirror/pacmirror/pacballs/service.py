@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from pacmirror.freed_memory import FreedMemory
 from pacmirror.pacballs.digesting import Digesting
 from pacmirror.pacballs.offer import Offer
 from pacmirror.pacballs.seats import Seats
 from pacmirror.service import Service
 from pacmirror.tasks import Tasks, keep_doing
+from pacmirror.threads import start_thread
 from pacstore.backends.directory import DirectoryStorage
 from pacstore.damage import WHOLE, DamagedPart, pack_at
 from pacstore.errors import NotFound
@@ -43,6 +45,7 @@ class Pacballs(Service):
         self.offer = Offer(catalog, storage, books, limits)
         self.digesting = Digesting(self.offer, books, limits, ahead=config.pacballs.ahead, damaged=self.report)
         self.seats = Seats(limits)
+        self.freed = FreedMemory()
         self.turns = BoundedSemaphore(min(limits.decoding, os.cpu_count() or 1))
         self._scrubbing = scrubbing
         self._tasks = Tasks()
@@ -110,6 +113,7 @@ class Pacballs(Service):
 
     async def _close_idle(self) -> None:
         self.offer.close_idle()
+        await start_thread(self.freed.give_back, name="pacball-memory")
 
 
 def part_of(error: PacballError) -> DamagedPart | None:
