@@ -119,8 +119,6 @@ def publish(
             )
             seconds = time.monotonic() - started
             digests = _pacball_digests(store, catalog.release(name), shown) if pacball else {}
-        if pacball and not digests:
-            output.note("pacball: the digests of its pacball are taken by pacball serve, once it is in the catalog")
         _print_published(output, done, seconds, digests, keep_stream=keep_stream)
 
 
@@ -130,6 +128,7 @@ def _pacball_digests(store: Store, entry: CatalogRelease | None, progress: Progr
     from pacstore.pacball.stub import file_name  # noqa: PLC0415
 
     if entry is None:
+        progress.warn("the digests of its pacball are taken by pacball serve, once it is in the catalog")
         return {}
     found = record_digests(store, entry, progress)
     return {

@@ -107,7 +107,8 @@ class Digesting:
         for entry, _ in self._wanted.values():
             if self._may_try(entry, now):
                 return entry
-        if not self._ahead or self._books.keeping is None:
+        # Before that, what the store says to hold may not be here.
+        if not self._ahead or self._books.keeping is None or not self._books.is_settled:
             return None
         held = await self._offer.held()
         every = {PacballKey.of(entry) for entry in (await self._offer.releases()).values()}

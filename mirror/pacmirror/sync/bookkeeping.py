@@ -119,6 +119,11 @@ class Bookkeeping(Service):
         """Return once everything that the store said to hold is in the ledger, or was taken back."""
         await self._settled.wait()
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether that is so."""
+        return self._settled.is_set()
+
     async def look(self) -> None:
         """Bring `standing` up to date."""
         if self.keeping is not None:
