@@ -7,7 +7,9 @@ import subprocess
 
 import pytest
 
+from pacstore.errors import Unavailable
 from tests.peers.programs import call, program
+from tests.peers.volumes import memory_volume
 from tests.store.archive.making import give_back
 from tests.store.releases import NAME, NEXT, Origin, make_tree, noise, prose, write
 
@@ -135,3 +137,20 @@ def test_what_is_appended_to_a_tar_is_refused_by_name(tree, published, tmp_path)
     shell(f"tar -cf {tmp_path}/a -C {tree} none version && tar -rf {tmp_path}/a -C {tree} version")
     with pytest.raises(Exception, match="version: is in the archive twice"):
         published.publish(tmp_path / "a", "Demo-9.9-x86_64")
+
+
+def test_too_little_room_for_the_plain_tar(tar, published, tmp_path):
+    """Publishing says what the room is for; fetching says how much, before it begins: for the plain tar and the stream."""
+    shell(f"gzip -c {tar} > {tmp_path}/a.tgz")
+    name = "Demo-5.0-x86_64"
+    published.publish(tmp_path / "a.tgz", name)
+    with memory_volume(tmp_path, f"size={tar.stat().st_size * 2 // 3}") as volume:
+        origin = Origin.make(volume)
+        with pytest.raises(Unavailable, match=r"the plain tar of .*a.tgz, in the staging directory .* no space left"):
+            origin.publish(tmp_path / "a.tgz", name)
+        assert origin.listed() == []
+        origin.store.close()
+    (tmp_path / "other").mkdir()
+    room = f"size={tar.stat().st_size + (1 << 20)}"
+    with memory_volume(tmp_path / "other", room) as volume, pytest.raises(Unavailable, match="more are needed"):
+        give_back(published, volume / "back", name)

@@ -94,6 +94,7 @@ def fetch_original(
             return replace(done, existed=True)
         layout = _Layout(documents.manifest, original)
         with closing(layout.filling(documents, path, progress)) as filling:
+            filling.room_bytes += original.length if original.recompression else 0
             replaced = Replaced(release, source, refresh, documents)
             resumed, seeded = fill(filling, placement, source, seeds, replaced, progress=progress, options=options)
             _finish(filling, layout, original, path, progress)

@@ -159,7 +159,7 @@ def _stream(
             limit = f"more than {RATIO:,} times its size, or than {LEAST_BYTES:,} bytes"
             hint = "if it is right, unpack it and publish the directory"
             raise TooLarge(f"unpacks to {limit}", place=name, hint=hint)
-        with wrapped("the staging directory of the store"):
+        with wrapped(f"the plain tar of {name}, in the staging directory of the store"):
             write_all(output, plain)
         if decompressor.eof:
             return done, decompressor.unused_data

@@ -42,7 +42,8 @@ class Filling:
         self.written_bytes = 0
         self.partial = path.with_name(path.name + PARTIAL)
         self._manifest = wanted.manifest
-        self._total_bytes = total_bytes
+        self.room_bytes = total_bytes
+        """What the disk must have room for, what is written already included."""
         self._path = path
         self._progress = progress
         self._contents = contents
@@ -121,7 +122,7 @@ class Filling:
     def check_space(self) -> None:
         """Raise Unavailable unless the disk has room for what is not written yet."""
         found, free = os.fstat(self.descriptor), os.statvfs(self.descriptor)
-        needed = self._total_bytes - found.st_blocks * 512
+        needed = self.room_bytes - found.st_blocks * 512
         if needed > free.f_bavail * free.f_frsize:
             raise Unavailable(
                 f"has {free.f_bavail * free.f_frsize:,} bytes free, but {needed:,} more are needed",
