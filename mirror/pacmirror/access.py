@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from pacmirror.answers import error_answer
+from pacmirror.answers import TAKING_BODIES, error_answer
 from pacmirror.request_keys import client_address, is_in
 from pacmirror.service import Service
-from pacmirror.token_file import Token, find_token, read_tokens
+from pacmirror.token_file import REPORT, Token, find_token, read_tokens
 from pacstore.errors import PacballError, Unavailable
 
 if TYPE_CHECKING:
@@ -27,9 +27,17 @@ if TYPE_CHECKING:
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"})
 """For load balancers and for programs that want to know how to ask."""
 STATUS_PATHS = frozenset({"/v1/status", "/metrics"})
+_REPORTED_PATHS = STATUS_PATHS | {"/v1/events", "/v1/releases"}
+"""All that a token of the role `report` may see: how the daemon does."""
+PUBLICATIONS = TAKING_BODIES
+"""Below it nothing is answered without a token that allows to publish that release."""
+TOKEN = web.RequestKey("TOKEN", Token)
+"""The token that a request has shown, if one was needed."""
 TOKENS_SECONDS = 1.0
 """How old what is known of the token file may be."""
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="pacball"'}
+_CHALLENGE_ROLE = {"WWW-Authenticate": 'Bearer realm="pacball", error="insufficient_scope"'}
+"""RFC 6750, section 3.1."""
 
 
 class AccessControl(Service):
@@ -37,6 +45,7 @@ class AccessControl(Service):
 
     def __init__(self, config: Config) -> None:
         self._access = config.access
+        self._uploads = config.uploads.enabled
         self._tokens: list[Token] = []
         self._fault: PacballError | None = None
         self._read_at = 0.0
@@ -79,15 +88,20 @@ class AccessControl(Service):
         await self._look()
         if self._fault is not None:
             raise Unavailable("the tokens cannot be read", hint="the server's log says more to its operator")
-        if find_token(self._tokens, text.strip(), now=time.time()) is None:
+        token = find_token(self._tokens, text.strip(), now=time.time())
+        if token is None:
             hint = "it may have been revoked or have expired: ask the operator for another"
             return self._deny(401, "this token is not known here", hint)
-        return None
+        request[TOKEN] = token
+        fault = _exceeds(token, request.path)
+        return self._deny(403, fault, "ask the operator for a token that allows it") if fault else None
 
     def _needs_token(self, request: web.Request) -> bool:
         access = self._access
         if request.path in OPEN_PATHS:
             return False
+        if request.path.startswith(PUBLICATIONS):
+            return self._uploads or access.read == "token"
         if request.path not in STATUS_PATHS:
             return access.read == "token"
         client = client_address(request, access.trusted_proxies)
@@ -100,7 +114,8 @@ class AccessControl(Service):
 
     def _deny(self, status: int, message: str, hint: str) -> web.Response:
         self._denied += 1
-        return error_answer(status, "Refused", message, hint=hint, headers=_CHALLENGE if status == 401 else None)
+        challenge = _CHALLENGE if status == 401 else _CHALLENGE_ROLE
+        return error_answer(status, "Refused", message, hint=hint, headers=challenge)
 
     async def _look(self) -> None:
         """Read the file again, if it was not read just now: so that what is revoked is refused from then on."""
@@ -112,6 +127,16 @@ class AccessControl(Service):
         except PacballError as error:
             self._tokens, self._fault = [], error
         self._read_at = time.monotonic()
+
+
+def _exceeds(token: Token, path: str) -> str:
+    """What of `path` the token does not allow; empty if it does."""
+    if path.startswith(PUBLICATIONS):
+        # The name of a release begins with its project; what is none is refused by whoever answers.
+        return token.may_publish(path.removeprefix(PUBLICATIONS).partition("/")[0].partition("-")[0])
+    if token.role == REPORT and path not in _REPORTED_PATHS:
+        return "this token is for the role report, and shows only how the server does"
+    return ""
 
 
 async def forbid_shared_caches(_request: web.Request, response: web.StreamResponse) -> None:
@@ -131,6 +156,11 @@ def require_access(
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         denial = await control.judge(request)
-        return denial if denial is not None else await handler(request)
+        if denial is None:
+            return await handler(request)
+        if request.body_exists:
+            # It is not read: nothing of it is worth the time.
+            denial.force_close()
+        return denial
 
     return check

@@ -30,6 +30,8 @@ STATUS: tuple[tuple[type[PacballError], int], ...] = (
 """The first kind that fits decides."""
 
 IGNORED_BODY_BYTES = 64 * KIB
+TAKING_BODIES = "/v1/publications/"
+"""Below it, requests may have bodies."""
 _RETRY_SECONDS = "5"
 _URL = re.compile(r"(?:(the proxy) )?https?://[^\s\"'(),;]*[^\s\"'(),;:.]")
 _log = logging.getLogger(__name__)
@@ -93,7 +95,9 @@ async def identify(
 async def refuse_bodies(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """No route takes a body; a small one is read and ignored, as HTTP allows, any other refused."""
+    """Few routes take a body, and bound it themselves; a small one is read and ignored, as HTTP allows, any other refused."""
+    if request.path.startswith(TAKING_BODIES):
+        return await handler(request)
     if request.body_exists and (request.content_length is None or request.content_length > IGNORED_BODY_BYTES):
         hint = "ask without a body"
         answer = error_answer(413, "TooLarge", f"a body of more than {IGNORED_BODY_BYTES} bytes", hint=hint)

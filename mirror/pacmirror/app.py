@@ -38,6 +38,9 @@ from pacmirror.sweeping import Sweeping
 from pacmirror.sync.bookkeeping import Bookkeeping, OwnCatalog
 from pacmirror.sync.syncing import Syncing
 from pacmirror.traffic import Traffic
+from pacmirror.uploads.handling import INTAKE, PUBLICATIONS
+from pacmirror.uploads.intake import Intake
+from pacmirror.uploads.publications import Publications
 from pacmirror.upstream import USER_AGENT, Upstream
 from pacmirror.watch import Watch
 from pacstore.store import Store
@@ -76,9 +79,11 @@ def make_app(config: Config) -> web.Application:
     else:
         app[BOOKS] = Bookkeeping(config, OwnCatalog(config, app[WATCH].catalog))
         services += [app[BOOKS], Sweeping(config, app[BOOKS])]
+    app[INTAKE] = Intake(config, app[BOOKS])
+    app[PUBLICATIONS] = Publications(config, app[INTAKE], app[WATCH])
     scrubbing = Scrubbing(config, upstream)
     app[PACBALLS] = Pacballs(config, app[WATCH].catalog, app[BOOKS], scrubbing)
-    services += [scrubbing, app[PACBALLS]]
+    services += [app[INTAKE], app[PUBLICATIONS], scrubbing, app[PACBALLS]]
     app[SERVICES] = Services(services, drain_seconds=config.limits.drain_seconds)
     app.cleanup_ctx.append(_require_store)
     app.cleanup_ctx.append(_run_services)

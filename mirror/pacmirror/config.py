@@ -13,6 +13,7 @@ from pacmirror.limits import ServerLimits
 from pacmirror.proxies import Proxies
 from pacmirror.surroundings import Surroundings
 from pacstore.errors import Refused, printable
+from pacstore.limits import GIB
 from pacstore.subscription import Subscription
 from pacstore.trust.keyring import Secrets
 from pacstore.trust.served import RECORD_NAME
@@ -91,6 +92,21 @@ class PacballConfig:
 
 
 @dataclass(frozen=True)
+class UploadConfig:
+    """Whether releases may be published over HTTP, and what those who do may take up before they have.
+
+    `max_bytes`: of all uploads that are not finished; `max_bytes_per_token`: of those of one token; `reserve_bytes`: of the disk,
+    which are left free; `keep_seconds`: how long an upload stays of which nothing more comes.
+    """
+
+    enabled: bool = False
+    max_bytes: int = 64 * GIB
+    max_bytes_per_token: int = 16 * GIB
+    reserve_bytes: int = 1 * GIB
+    keep_seconds: float = 7 * 86_400.0
+
+
+@dataclass(frozen=True)
 class LogConfig:
     """`style`: `text` for people or `json`, one object a line; `level`; `requests`: whether each request is logged."""
 
@@ -142,6 +158,7 @@ class Config:
     scrub: ScrubConfig = field(default_factory=ScrubConfig)
     collect: CollectConfig = field(default_factory=CollectConfig)
     pacballs: PacballConfig = field(default_factory=PacballConfig)
+    uploads: UploadConfig = field(default_factory=UploadConfig)
     quota_bytes: int | None = None
     trusted_root: Path | None = None
     log: LogConfig = field(default_factory=LogConfig)

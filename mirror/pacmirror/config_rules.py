@@ -53,6 +53,9 @@ def _faults(config: Config) -> Iterator[tuple[str, str, str]]:
     if config.is_mirror and config.online_keys is not None:
         hint = "leave out refresh.keys here: the catalog is signed at the origin, and passed on unchanged"
         yield "refresh.keys", "a mirror signs nothing", hint
+    if config.is_mirror and config.uploads.enabled:
+        hint = "publish to the origin, which mirrors follow; leave out uploads.enabled here"
+        yield "uploads.enabled", "a mirror takes no releases", hint
     if config.online_keys is None and (config.refresh_hours is not None or config.timestamp_days is not None):
         hint = "name the directory of the online key: refresh.keys, or --online-keys DIR"
         yield "refresh", "to refresh a catalog, the daemon needs a key", hint
@@ -78,12 +81,12 @@ def _faults_of_an_origin(config: Config) -> Iterator[tuple[str, str, str]]:
 
 def _faults_of_access(config: Config) -> Iterator[tuple[str, str, str]]:
     access = config.access
-    asked = "token" in (access.read, access.status)
+    asked = "token" in (access.read, access.status) or config.uploads.enabled
     if asked and access.token_file is None:
         hint = "name it in access.token_file, and make tokens with: pacball token create"
         yield "access", "tokens are asked for, and there is no file of tokens", hint
     if not asked and access.token_file is not None:
-        hint = 'write read = "token" or status = "token" into [access], or leave token_file out'
+        hint = 'write read = "token" or status = "token" into [access], or enable [uploads], or leave token_file out'
         yield "access.token_file", "is without effect: everything is public", hint
     if access.status_networks and access.status != "token":
         hint = 'write status = "token" into [access], or leave status_networks out'

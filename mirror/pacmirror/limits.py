@@ -226,6 +226,42 @@ class PacballLimits:
 
 
 @dataclass(frozen=True)
+class UploadLimits:
+    """Bounds of publishing over HTTP, at the origin.
+
+    `open`: unfinished uploads of all tokens, and `open_per_token`; `receiving`: pieces that are received at once,
+    `receiving_per_token`: of one token; `verifying`: objects that are verified at once. `pack_bytes`, `document_bytes`: the
+    longest pack, and manifest or attributes; `piece_bytes`: of one request; `change_bytes`: of the signed change; `asked_ids`:
+    chunks in one question; `bodies_bytes`: of all bodies that are in memory. `stall_seconds`: without a byte; a piece has as
+    long, and its length divided by `min_bytes_per_second`. `write_bytes`: written at once. `wait_seconds`: how long a request
+    waits for work that takes long, before it is answered that it goes on; `jobs`: such work at once. `lease_seconds`: how long
+    what a client was told to be here is kept for it after its last request, `lease_most_seconds`: in all; `publications`: how
+    many clients at once. `collect_seconds`: between looks for uploads that were left.
+    """
+
+    open: int = 1_024
+    open_per_token: int = 64
+    receiving: int = 64
+    receiving_per_token: int = 16
+    verifying: int = 2
+    pack_bytes: int = 256 * MIB
+    document_bytes: int = 2_048 * MIB
+    piece_bytes: int = 64 * MIB
+    change_bytes: int = 64 * MIB
+    asked_ids: int = 16_384
+    stall_seconds: float = 30.0
+    min_bytes_per_second: int = 4 * KIB
+    write_bytes: int = 1 * MIB
+    wait_seconds: float = 20.0
+    bodies_bytes: int = 128 * MIB
+    jobs: int = 16
+    lease_seconds: float = 900.0
+    lease_most_seconds: float = 86_400.0
+    publications: int = 256
+    collect_seconds: float = 600.0
+
+
+@dataclass(frozen=True)
 class ServerLimits:
     """Bounds of the daemon.
 
@@ -244,7 +280,7 @@ class ServerLimits:
     `watch_seconds`: the time between looks at the catalog, and at whether it is to be refreshed, if nobody asks.
     `refresh_backoff_seconds`: the pause after a refresh that failed; each further failure doubles it, up to
     `refresh_backoff_max_seconds`.
-    `listed_roles`: how many roles status and metrics show, those that expire first. `sync`, `scrub`: see SyncLimits, ScrubLimits.
+    `listed_roles`: how many roles status and metrics show, those that expire first. `sync`, `scrub`, `uploads`: see there.
     """
 
     connections: int = 2_000
@@ -275,6 +311,7 @@ class ServerLimits:
     sweep: SweepLimits = field(default_factory=SweepLimits)
     scrub: ScrubLimits = field(default_factory=ScrubLimits)
     pacballs: PacballLimits = field(default_factory=PacballLimits)
+    uploads: UploadLimits = field(default_factory=UploadLimits)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from pacmirror.status import METRICS_TYPE, encode_metrics, status_document
 from pacmirror.sync.bookkeeping import Bookkeeping
 from pacmirror.sync.paging import Page
 from pacmirror.traffic import Traffic
+from pacmirror.uploads.handling import PUBLISHING_ROUTES
 from pacmirror.watch import Watch
 from pacmirror.withdrawn import answer_withdrawn_pack, check_withdrawn
 from pacstore.digest import Digest
@@ -205,6 +206,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/v1/releases", get_releases),
     ("GET", "/metrics", get_metrics),
     ("GET", "/openapi.json", get_openapi),
+    *PUBLISHING_ROUTES,
 )
 """Method, path, handler; every GET answers HEAD too."""
 

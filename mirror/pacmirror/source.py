@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
-import socket
 from typing import TYPE_CHECKING, Self
-from weakref import WeakSet
 
-import aiohttp
 from yarl import URL
 
 from pacmirror.background import BackgroundLoop
@@ -20,7 +16,7 @@ from pacmirror.limits import ClientLimits, alone
 from pacmirror.member import Member
 from pacmirror.meter import Meter
 from pacmirror.part import Arrival, Transfer
-from pacmirror.resolver import Resolver
+from pacmirror.session import open_session
 from pacmirror.surroundings import Surroundings
 from pacstore.errors import Refused, printable
 from pacstore.storage import STORE_MARKER, ObjectKind, object_path
@@ -28,15 +24,12 @@ from pacstore.storage import STORE_MARKER, ObjectKind, object_path
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 
-    from aiohappyeyeballs import AddrInfoType
-
     from pacmirror.throttle import Throttle
     from pacstore.digest import Bytes, Digest
     from pacstore.source import PackRange, SourceState, Tail, Traffic
 
 USER_AGENT = "pacball"
 _PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*(?:\?[A-Za-z0-9._=&-]*)?\Z")
-_FAREWELL_TURNS = 5
 _CHANGING = re.compile(r"holdings/|catalog/(?![0-9])|v1/")
 
 
@@ -73,54 +66,15 @@ class HttpSource:
         self._access = (surroundings or Surroundings()).access(self._base)
         self._member = Member(self, alone(self._limits.parallel), throttle)
         self._dispatch = Dispatch([self._member])
-        self._sockets: WeakSet[socket.socket] = WeakSet()
         self._loop = BackgroundLoop(self._session())
 
     @contextlib.asynccontextmanager
     async def _session(self) -> AsyncIterator[None]:
-        limits = self._limits
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_seconds, sock_read=limits.stall_seconds)
-        async with aiohttp.ClientSession(
-            connector=self._connector(),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"Accept-Encoding": "identity", **self._headers, **self._access.headers},
-            timeout=timeout,
-            auto_decompress=False,
-            proxy=self._access.route.proxy,
-            read_bufsize=limits.read_buffer_bytes if self._throttle is None else limits.throttled_buffer_bytes,
-        ) as session:
+        throttled = self._throttle is not None
+        async with open_session(self._access, self._limits, headers=self._headers, throttled=throttled) as session:
             proxy = self._access.route.proxy_name
-            self._fetcher = Fetcher(session, limits, self._meter, self._throttle, proxy=proxy, alias=self._alias)
+            self._fetcher = Fetcher(session, self._limits, self._meter, self._throttle, proxy=proxy, alias=self._alias)
             yield
-        await self._end_sockets()
-
-    def _connector(self) -> aiohttp.TCPConnector:
-        return aiohttp.TCPConnector(
-            limit=self._limits.parallel + 4,
-            resolver=Resolver(),
-            ssl=self._access.context or True,
-            socket_factory=self._make_socket,
-        )
-
-    def _make_socket(self, address: AddrInfoType) -> socket.socket:
-        family, kind, protocol, _, _ = address
-        made = socket.socket(family, kind, protocol)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            # A request on a kept connection over a line that is dead by now takes no longer to fail than a new connection.
-            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._limits.connect_seconds * 1000))
-        if self._throttle is not None:
-            # It takes in little before it is read: what the kernel has received is beyond our limit on the rate.
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._limits.throttled_buffer_bytes)
-        self._sockets.add(made)
-        return made
-
-    async def _end_sockets(self) -> None:
-        """A connection that was closed politely waits for the other side's farewell of TLS, session or not: not here."""
-        for _ in range(_FAREWELL_TURNS):
-            await asyncio.sleep(0)  # closed transports give back their sockets in the next turns of the loop
-            for left in [one for one in self._sockets if one.fileno() >= 0]:
-                with contextlib.suppress(OSError):
-                    left.shutdown(socket.SHUT_RDWR)
 
     @property
     def name(self) -> str:

@@ -25,18 +25,27 @@ from pacstore.holdings import decode_json, encode_json
 FORMAT = 1
 KIND = "pacball tokens"
 READ = "read"
-ROLES = (READ,)
+PUBLISH = "publish"
+REPORT = "report"
+ADMIN = "admin"
+ROLES = (READ, PUBLISH, REPORT, ADMIN)
+"""What a token may be for; FORMAT.md section 11.1 says what each of them allows."""
 _BYTES = 1 << 20
 _MOST = 2_000
 _TOKEN = re.compile(r"pacball_([0-9a-f]{8})_[0-9a-f]{64}\Z")
 _HASH = re.compile(r"[0-9a-f]{64}\Z")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}\Z")
+_LINES = 100
+_LINE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,149}\Z")
 _HINT = "restore the file, or remove it and make new tokens"
 
 
 @dataclass(frozen=True)
 class Token:
-    """What is kept of a token: for whom (`name`), what it allows (`role`), and times in seconds since 1970; None is for ever."""
+    """What is kept of a token: for whom (`name`), what it allows (`role`), and times in seconds since 1970; None is for ever.
+
+    `lines`: the only projects to which it may publish; empty for no such limit.
+    """
 
     id: str
     name: str
@@ -44,18 +53,30 @@ class Token:
     sha256: str
     created: int
     expires: int | None = None
+    lines: tuple[str, ...] = ()
+
+    def may_publish(self, project: str) -> str:
+        """Why it may not publish releases of this project; empty if it may."""
+        if self.role not in (PUBLISH, ADMIN):
+            return f"this token is for the role {self.role}, and does not allow to publish"
+        if self.lines and project not in self.lines:
+            return f"this token is not for the line {printable(project)}"
+        return ""
 
 
-def create_token(file: Path, *, name: str, role: str, now: float, expires: int | None) -> tuple[Token, str]:
+def create_token(
+    file: Path, *, name: str, role: str, now: float, expires: int | None, lines: Sequence[str] = ()
+) -> tuple[Token, str]:
     """Add a token to `file`, made if it is missing; what is kept, and the token itself, which nobody can be told again.
 
-    Raises Refused for a name or role that there cannot be, or a name that is taken; or as `read_tokens`.
+    Raises Refused for a name, role or line that there cannot be, or a name that is taken; or as `read_tokens`.
     """
     if not _NAME.match(name):
         hint = "take letters, digits, '.', '_', '@' and '-', at most 64"
         raise Refused("is no name for a token", place=printable(name[:80]), hint=hint)
     if role not in ROLES:
         raise Refused("is not a role", place=printable(role[:80]), hint=f"known are {', '.join(ROLES)}")
+    _check_lines(role, lines)
     with _changing(file) as found:
         if any(token.name == name for token in found):
             hint = "revoke it first, or take another name"
@@ -64,9 +85,22 @@ def create_token(file: Path, *, name: str, role: str, now: float, expires: int |
             raise TooLarge(f"holds {_MOST} tokens already", place=str(file), hint="revoke some")
         number = secrets.token_hex(4)
         text = f"pacball_{number}_{secrets.token_hex(32)}"
-        token = Token(number, name, role, _hash(text), int(now), expires)
+        token = Token(number, name, role, _hash(text), int(now), expires, tuple(lines))
         _write(file, [*found, token])
     return token, text
+
+
+def _check_lines(role: str, lines: Sequence[str]) -> None:
+    if lines and role != PUBLISH:
+        raise Refused("only tokens of the role publish are limited to lines", place=role, hint="leave out --line")
+    for line in lines:
+        if not _LINE.match(line):
+            hint = "a line is the PROJECT of its releases, such as AtlasOffline"
+            raise Refused("is no name of a line", place=printable(line[:80]), hint=hint)
+    if len(lines) > _LINES:
+        raise TooLarge(
+            f"names more than {_LINES} lines", place="--line", hint="make several tokens, or one without a limit"
+        )
 
 
 def revoke_token(file: Path, name: str) -> Token:
@@ -125,7 +159,7 @@ def _changing(file: Path) -> Iterator[list[Token]]:
 
 
 def _write(file: Path, tokens: Sequence[Token]) -> None:
-    entries: list[object] = [asdict(token) for token in tokens]
+    entries: list[object] = [_fields(token) for token in tokens]
     data = encode_json({"format": FORMAT, "kind": KIND, "tokens": entries})
     with wrapped(file), staged_file(file.parent, mode=0o600) as (descriptor, temporary):
         write_all(descriptor, data)
@@ -135,6 +169,11 @@ def _write(file: Path, tokens: Sequence[Token]) -> None:
         os.fsync(descriptor)
         os.replace(temporary, file)
         sync_directory(file.parent)
+
+
+def _fields(token: Token) -> dict[str, object]:
+    """As an entry of the file: without what older versions do not know, where it says nothing."""
+    return {key: value for key, value in asdict(token).items() if key != "lines" or value}
 
 
 def _decode(data: bytes, place: str) -> list[Token]:
@@ -151,7 +190,10 @@ def _decode(data: bytes, place: str) -> list[Token]:
 def _token(entry: object) -> Token:
     if not isinstance(entry, dict):
         raise TypeError("an entry is no object")
-    token = Token(**entry)
+    lines = entry.get("lines", [])
+    if not isinstance(lines, list) or not all(isinstance(line, str) and _LINE.match(line) for line in lines):
+        raise ValueError("a line is none")
+    token = Token(**{**entry, "lines": tuple(lines)})
     texts = (token.id, token.name, token.role, token.sha256)
     times = (token.created, 0 if token.expires is None else token.expires)
     if not all(isinstance(text, str) for text in texts) or not all(type(time) is int for time in times):

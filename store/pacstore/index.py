@@ -144,11 +144,11 @@ class ChunkIndex:
                         raise self.corrupt("a frame's place is no place")
                     yield FramePlace(row[0], Digest(row[1]), row[2], Frame(row[0], *row[3:]))
 
-    def add(self, table: Table) -> int:
+    def add(self, table: Table, *, keep_known: bool = False) -> int:
         """Record a pack that is durable; the number of its first frame. Repeating it changes nothing; it is condemned no more.
 
         The frames of a pack are numbered one after another. Of a chunk that is known already, the new place is the better
-        one: a publisher stores a chunk again only because its old frame is hardly used any more.
+        one: a publisher stores a chunk again only because its old frame is hardly used any more; unless `keep_known`.
         """
         with self._database.writing() as connection:
             insert = sa.insert(_packs).prefix_with("OR IGNORE").values(id=table.id.raw, length=table.pack_length)
@@ -165,8 +165,16 @@ class ChunkIndex:
             if len(table.lengths):
                 connection.execute(sa.insert(_frames), list(_frame_rows(table, pack, first_frame)))
                 # As plain text, since SQLAlchemy's way of many rows costs three times as much.
-                connection.exec_driver_sql(_INSERT_CHUNK, list(_chunk_rows(table, first_frame)))
+                insert_chunk = _RESTORE_CHUNK if keep_known else _INSERT_CHUNK
+                connection.exec_driver_sql(insert_chunk, list(_chunk_rows(table, first_frame)))
             return first_frame
+
+    def has(self, pack: Digest) -> bool:
+        """Whether the pack is in the index, and not condemned."""
+        query = sa.select(sa.func.count()).select_from(_packs).where(_packs.c.id == pack.raw)
+        with self._database.reading() as connection:
+            known = bool(connection.execute(query).scalar_one())
+        return known and not self.condemned(pack)
 
     def claim(self, pack: Digest) -> None:
         """Let the pack be condemned no more: whoever is about to store it does so before it is visible."""

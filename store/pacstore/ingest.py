@@ -90,11 +90,9 @@ def ingest(
                 located = places.locate(batch, packer, index)
                 places.extend(description.absorb_residue(batch), located)
         frames, offsets = places.columns()
-        moving = _Moving(description, packer, storage, frames, offsets)
+        moving = Moving(description, packer, storage, frames, offsets)
         rewritten = moving.rewrite(index, options.sizes.rewrite_share)
-        packer.finish()
-        new = frames < 0
-        frames[new] = np.array(packer.index_numbers, dtype=np.int64)[-1 - frames[new]]
+        moving.finish()
     beside_new = places.new_bytes - new_bytes
     return Ingested(description, frames, offsets, places.new_bytes, rewritten, packer.stored_bytes, beside_new)
 
@@ -142,11 +140,22 @@ class _Places:
         return frames, offsets
 
 
-@dataclass
-class _Moving:
-    """Chunks on their way out of little-used frames. `frames` and `offsets` are changed in place."""
+class Chunks(Protocol):
+    """The chunks of a release, in the order of its manifest: their lengths in bytes, and their ids."""
 
-    description: Description
+    @property
+    def lengths(self) -> array[int] | Column32:
+        """Of all chunks."""
+
+    def chunk_id(self, position: int) -> bytes:
+        """The id of the chunk at this position."""
+
+
+@dataclass
+class Moving:
+    """Chunks on their way out of little-used frames. `frames` and `offsets` are changed in place, as in `ingest`."""
+
+    chunks: Chunks
     packer: Packer
     storage: ObjectStorage
     frames: Numbers
@@ -157,7 +166,7 @@ class _Moving:
 
         Without this a release comes to lie in ever more frames of which it needs little, and a cold install fetches all of them.
         """
-        frames, offsets, lengths = self.frames, self.offsets, np.asarray(self.description.lengths)
+        frames, offsets, lengths = self.frames, self.offsets, np.asarray(self.chunks.lengths)
         # A copy: an array that shares its memory cannot grow, and the packer goes on.
         own = np.array(self.packer.index_numbers, dtype=np.int64)
         old = np.flatnonzero((frames > 0) & ~np.isin(frames, own))
@@ -177,8 +186,14 @@ class _Moving:
                 frames[position], offsets[position] = -1 - done[key].frame, done[key].offset
         return rewritten
 
+    def finish(self) -> None:
+        """Make all that was added durable and known, and let `frames` say where it is by the index's numbers."""
+        self.packer.finish()
+        new = self.frames < 0
+        self.frames[new] = np.array(self.packer.index_numbers, dtype=np.int64)[-1 - self.frames[new]]
+
     def _move(self, position: int, data: bytes, place: FramePlace) -> NewPlace:
-        chunk_id = self.description.chunk_id(position)
+        chunk_id = self.chunks.chunk_id(position)
         if Digest.of(data).raw != chunk_id:
             hint = "run: pacball store reindex"
             raise Corrupt("the index names a wrong place for a chunk", place=str(place.pack), hint=hint)

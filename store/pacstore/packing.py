@@ -11,12 +11,12 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 
 from pacstore import codec
 from pacstore.chunker import CHUNKER
+from pacstore.digest import Digest
 from pacstore.errors import Corrupt
-from pacstore.index import ChunkIndex
 from pacstore.limits import LIMITS, PackSizes
 from pacstore.pack import HEADER, Table, TableBuilder, ending
 from pacstore.storage import ObjectKind, ObjectStorage, Staged
@@ -68,10 +68,20 @@ class _OpenPack:
     ids: list[bytes] = field(default_factory=list)
 
 
+class PackIndex(Protocol):
+    """What is told of packs: before one is visible (`claim`), and when it is durable (`add`; the number of its first frame)."""
+
+    def claim(self, pack: Digest) -> None:
+        """The pack is about to be stored."""
+
+    def add(self, table: Table) -> int:
+        """The pack is durable."""
+
+
 class Packer:
     """Stores new chunks. For one thread; use as a context, which drops what was not finished when it ends in an error."""
 
-    def __init__(self, storage: ObjectStorage, index: ChunkIndex, options: PackingOptions) -> None:
+    def __init__(self, storage: ObjectStorage, index: PackIndex, options: PackingOptions) -> None:
         self._storage = storage
         self._index = index
         self._options = options

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pacstore.confirm import confirm
 from pacstore.digest import DIGEST_BYTES, Digest
 from pacstore.document import Numbers
-from pacstore.errors import Refused
+from pacstore.errors import Corrupt, NotFound, Refused
 from pacstore.frames import FramePlace
 from pacstore.limits import LIMITS
 from pacstore.manifest import Manifest
 from pacstore.placement import Placement
 from pacstore.release import Release
 from pacstore.storage import DocumentKind, Storage, document_path
+
+if TYPE_CHECKING:
+    from pacstore.store import Store
 
 
 def create_placement(
@@ -42,6 +46,25 @@ def create_placement(
                 continue
         return placement, data
     raise AssertionError("numbers do not end")
+
+
+def store_placement(
+    store: Store, release: Release, manifest: Manifest, chunk_frames: Numbers, chunk_offsets: Numbers
+) -> tuple[Placement, bytes]:
+    """Store the placement of a release whose chunks are where the index says, by its numbers of frames; it, and its bytes.
+
+    Raises Corrupt where the index is wrong, and what the storage does.
+    """
+    places = list(store.index.frames(np.unique(chunk_frames).tolist()))
+
+    def make(number: int) -> Placement:
+        return make_placement(release, number, manifest, chunk_frames, chunk_offsets, places)
+
+    try:
+        return create_placement(store.storage, manifest, make)
+    except (Corrupt, NotFound) as error:
+        hint = "run: pacball store reindex, and the same command again"
+        raise Corrupt(f"the index names wrong places: {error.message}", place=error.place, hint=hint) from error
 
 
 def make_placement(

@@ -12,13 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
-import numpy as np
-
 from pacstore.attributes import Attributes
 from pacstore.description import Description, describe
 from pacstore.digest import Digest
 from pacstore.documents import read_manifest, read_object
-from pacstore.errors import Corrupt, NotFound, Refused
+from pacstore.errors import Corrupt, Refused
 from pacstore.holding import packs_of
 from pacstore.ingest import Ingested, ingest
 from pacstore.ledger.completion import record_complete
@@ -27,8 +25,7 @@ from pacstore.manifest import Manifest
 from pacstore.material import Material, opened
 from pacstore.original import Original
 from pacstore.packing import PackingOptions
-from pacstore.placement import Placement
-from pacstore.placing import create_placement, make_placement
+from pacstore.placing import store_placement
 from pacstore.progress import Progress
 from pacstore.release import Release
 from pacstore.storage import Clock, ObjectKind, ObjectStorage
@@ -99,7 +96,7 @@ def publish(
     keep_stream = keep_stream or existing is not None
     with opened(source, staging=store.staging, keep_stream=keep_stream, progress=progress) as material:
         extent = material.measure(progress)
-        quiet = _Quiet(progress)
+        quiet = Quiet(progress)
         if existing is not None:
             progress.begin("comparing", extent.total_bytes)
             found = describe(material.contents, spools=store.staging, progress=quiet)
@@ -112,7 +109,7 @@ def publish(
                 material.contents, store.storage, store.index, spools=store.staging, options=options, progress=quiet,
                 beside=material.archive,
             )  # fmt: skip
-            _check_archive(material, ingested.description)
+            check_archive(material, ingested.description)
             # From when a document is found here, or a pack, until the catalog refers to it.
             with store.unswept():
                 entry, packs = _store_documents(store, release, ingested, int(now()))
@@ -130,18 +127,21 @@ def publish(
         waiting=outcome.waits(line_role(release.project)),
         created_keys=tuple(sorted(set(keys.names()) - set(known_keys))),
         original_new=ingested.beside_new_bytes,
-        **_original(material),
+        **original_fields(material),
     )
 
 
-class _OriginalFields(TypedDict, total=False):
+class OriginalFields(TypedDict, total=False):
+    """Fields of Published."""
+
     original: str
     original_bytes: int
     recompression: str
     opaque_bytes: int
 
 
-def _original(material: Material) -> _OriginalFields:
+def original_fields(material: Material) -> OriginalFields:
+    """What Published says of the archive, if `material` is one."""
     if material.archive is None:
         return {}
     original = material.archive.original
@@ -153,7 +153,7 @@ def _original(material: Material) -> _OriginalFields:
     }
 
 
-def _check_archive(material: Material, found: Description) -> None:
+def check_archive(material: Material, found: Description) -> None:
     """Raise Refused or Corrupt if the archive changed meanwhile, or is a pacball of another tree than it says."""
     archive = material.archive
     if archive is None:
@@ -182,7 +182,7 @@ def _commit(
         return catalog.publish(entry, keys, now=now, sign_later=sign_later)
 
 
-class _Quiet:
+class Quiet:
     """Progress for the second walk over a directory, whose warnings were given in the first."""
 
     def __init__(self, progress: Progress) -> None:
@@ -195,13 +195,18 @@ class _Quiet:
 
 def check_source(source: Path, store: Path) -> None:
     """Raise Refused unless `source` is a directory or a file, apart from the store that it is to be published to."""
-    if not source.is_dir() and not source.is_file():
-        hint = "name the directory that holds the release, or an archive of it"
-        raise Refused("is neither a directory nor a file", place=str(source), hint=hint)
+    check_kind(source)
     inner, outer = source.resolve(), store.resolve()
     if inner == outer or inner in outer.parents or outer in inner.parents:
         what = "directory" if source.is_dir() else "file"
         raise Refused(f"the {what} and the store lie inside one another", place=str(source))
+
+
+def check_kind(source: Path) -> None:
+    """Raise Refused unless `source` is a directory or a file."""
+    if not source.is_dir() and not source.is_file():
+        hint = "name the directory that holds the release, or an archive of it"
+        raise Refused("is neither a directory nor a file", place=str(source), hint=hint)
 
 
 def _compare(
@@ -217,7 +222,7 @@ def _compare(
         )
     kept = read_manifest(store.storage, existing).original
     if material.archive is not None:
-        _check_archive(material, found)
+        check_archive(material, found)
         _tell_other_original(material.archive.original, kept, existing.release, progress)
     return Published(
         release=existing.release,
@@ -247,15 +252,15 @@ def _store_documents(
     store: Store, release: Release, ingested: Ingested, published: int
 ) -> tuple[CatalogRelease, dict[Digest, int]]:
     found = ingested.description
-    signed_manifest = _store_object(store.storage, ObjectKind.MANIFEST, found.manifest)
-    signed_attributes = _store_object(store.storage, ObjectKind.ATTRIBUTES, lambda: [found.attributes()])
+    signed_manifest = store_object(store.storage, ObjectKind.MANIFEST, found.manifest)
+    signed_attributes = store_object(store.storage, ObjectKind.ATTRIBUTES, lambda: [found.attributes()])
     # Read back, as installers will: what cannot be parsed must not get into a catalog.
     manifest = Manifest.parse(
         read_object(store.storage, ObjectKind.MANIFEST, signed_manifest), place="the new manifest"
     )
     attributes = read_object(store.storage, ObjectKind.ATTRIBUTES, signed_attributes)
     Attributes.parse(attributes, manifest.tree, place="the new attributes")
-    placement, data = _store_placement(store, release, manifest, ingested)
+    placement, data = store_placement(store, release, manifest, ingested.chunk_frames, ingested.chunk_offsets)
     entry = CatalogRelease(
         release=release,
         tree_digest=manifest.tree.digest,
@@ -271,23 +276,11 @@ def _store_documents(
     return entry, packs_of(placement)
 
 
-def _store_object(storage: ObjectStorage, kind: ObjectKind, pieces: Callable[[], Iterable[bytes]]) -> SignedDocument:
+def store_object(storage: ObjectStorage, kind: ObjectKind, pieces: Callable[[], Iterable[bytes]]) -> SignedDocument:
+    """Store the document that is made of `pieces`, which are the same each time; what a catalog signs of it."""
     signed = SignedDocument.of_all(pieces())
     with storage.stage(kind) as staged:
         for piece in pieces():
             staged.write(piece)
         staged.publish(signed.digest)
     return signed
-
-
-def _store_placement(store: Store, release: Release, manifest: Manifest, ingested: Ingested) -> tuple[Placement, bytes]:
-    places = list(store.index.frames(np.unique(ingested.chunk_frames).tolist()))
-
-    def make(number: int) -> Placement:
-        return make_placement(release, number, manifest, ingested.chunk_frames, ingested.chunk_offsets, places)
-
-    try:
-        return create_placement(store.storage, manifest, make)
-    except (Corrupt, NotFound) as error:
-        hint = "run: pacball store reindex, and the same command again"
-        raise Corrupt(f"the index names wrong places: {error.message}", place=error.place, hint=hint) from error

@@ -32,3 +32,18 @@ def test_the_configuration_says_where_the_file_is(pacball, tmp_path):
     assert "shown this once" in text
     assert len(read_tokens(tmp_path / "tokens.json")) == 1
     assert "--file FILE" in pacball.json("token", "list", code=7)["hint"]
+
+
+def test_tokens_have_roles_and_lines(pacball, tmp_path):
+    file = tmp_path / "tokens.json"
+    made = pacball.json(
+        "token", "create", "builds", "--file", file, "--role", "publish", "--line", "Demo", "--line", "P"
+    )
+    assert (made["role"], made["lines"]) == ("publish", ["Demo", "P"])
+    pacball.json("token", "create", "monitor", "--file", file, "--role", "report")
+    assert "publish Demo,P" in pacball.text("token", "list", "--file", file)
+    [builds, _] = read_tokens(file)
+    assert [builds.may_publish(line) == "" for line in ("Demo", "P", "Dem", "")] == [True, True, False, False]
+    for words in (("--role", "read", "--line", "Demo"), ("--role", "publish", "--line", "../x"), ("--role", "root")):
+        assert pacball.json("token", "create", "x", "--file", file, *words, code=7)["message"]
+    assert len(read_tokens(file)) == 2

@@ -28,10 +28,11 @@ from paccli.options import (
 from paccli.output import Output, date, fields, reporting, size
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from paccli.sources import Opened
     from pacstore.original import Original
+    from pacstore.packing import PackingOptions
     from pacstore.progress import Progress
     from pacstore.provenance import Artifact, Summary
     from pacstore.publish import Published
@@ -40,47 +41,61 @@ if TYPE_CHECKING:
     from pacstore.trust.client import VerifiedCatalog
     from pacstore.trust.targets import CatalogRelease
 
+_REWRITE_SHARE = 0.5
+_Material = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DIR|FILE",
+        help="The directory that holds the release; or a tar of it (plain, gzip, xz, zstd, bzip2), a pacball, or another "
+        "script with a tar at its end.",
+    ),
+]
+_RewriteShare = Annotated[
+    float,
+    typer.Option(
+        "--rewrite-share", min=0.0, max=1.0, help="Store chunks again whose old frames are used less than this."
+    ),
+]
+_StateDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--state-dir",
+        help="Where a new store keeps its databases: local disk. With a URL: what is not sent yet, some 500 MB.",
+    ),
+]
+_WithPacball = Annotated[
+    bool,
+    typer.Option("--pacball", help="Also take the digests of its pacball, which pacball serve then has at once."),
+]
+_KeepStream = Annotated[
+    bool,
+    typer.Option(
+        "--keep-stream", help="Store a compressed FILE as it is beside its files, and do not try how it was made."
+    ),
+]
+
 
 def publish(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DIR|FILE",
-            help="The directory that holds the release; or a tar of it (plain, gzip, xz, zstd, bzip2), a pacball, or another "
-            "script with a tar at its end.",
-        ),
-    ],
+    source: _Material,
     release: ReleaseName,
-    to: Annotated[Path, typer.Option("--to", metavar="STORE", help="The store; made if it is missing.")],
+    to: Annotated[
+        str, typer.Option("--to", metavar="STORE|URL", help="The store, made if it is missing; or an origin's URL.")
+    ],
     keys: Keys = None,
     level: Annotated[int, typer.Option("--level", min=1, max=19, help="Of zstd: higher is smaller and slower.")] = 3,
-    rewrite_share: Annotated[
-        float,
-        typer.Option(
-            "--rewrite-share", min=0.0, max=1.0, help="Store chunks again whose old frames are used less than this."
-        ),
-    ] = 0.5,
+    rewrite_share: _RewriteShare = _REWRITE_SHARE,
     read_back: Annotated[
         bool, typer.Option("--read-back", help="Decode every new frame and compare it; a tenth more CPU time.")
     ] = False,
-    state_dir: Annotated[
-        Path | None, typer.Option("--state-dir", help="Where a new store keeps its databases: local disk.")
-    ] = None,
+    state_dir: _StateDir = None,
     sign_later: Annotated[
         bool, typer.Option("--sign-later", help="Without the line's key: its manager signs with pacball trust sign.")
     ] = False,
-    pacball: Annotated[
-        bool,
-        typer.Option("--pacball", help="Also take the digests of its pacball, which pacball serve then has at once."),
-    ] = False,
-    keep_stream: Annotated[
-        bool,
-        typer.Option(
-            "--keep-stream", help="Store a compressed FILE as it is beside its files, and do not try how it was made."
-        ),
-    ] = False,
+    pacball: _WithPacball = False,
+    keep_stream: _KeepStream = False,
     passphrase_file: PassphraseFile = None,
     timestamp_days: Days = None,
+    root_keys: RootKeys = None,
     as_json: Json = False,
     quiet: Quiet = False,
     progress: Progressing = ProgressMode.AUTO,
@@ -100,9 +115,21 @@ def publish(
         from pacstore.store import Store  # noqa: PLC0415
 
         name = Release.parse(release)
-        publishing.check_source(source, to)
         options = PackingOptions(level=level, read_back=read_back, sizes=PackSizes(rewrite_share=rewrite_share))
-        with Store.create(to, state_dir=state_dir) as store, showing(output, quiet=quiet) as shown:
+        if "://" in to:
+            _refuse_options(
+                _of_stores(sign_later, timestamp_days, rewrite_share, pacball),
+                "is for who has the store",
+                "leave it out",
+            )
+            return _publish_to_url(
+                source, name, to, keys, passphrase_file, root_keys, state_dir, options, output, quiet=quiet,
+                keep_stream=keep_stream,
+            )  # fmt: skip
+        _refuse_options({"--root-keys": root_keys}, "is for URLs: a store is its own", "leave it out")
+        path = Path(to)
+        publishing.check_source(source, path)
+        with Store.create(path, state_dir=state_dir) as store, showing(output, quiet=quiet) as shown:
             catalog, ring = open_or_create_catalog(store, keys, timestamp_days, passphrase_file, output.note)
             started = time.monotonic()
             done = publishing.publish(
@@ -120,6 +147,50 @@ def publish(
             seconds = time.monotonic() - started
             digests = _pacball_digests(store, catalog.release(name), shown) if pacball else {}
         _print_published(output, done, seconds, digests, keep_stream=keep_stream)
+    return None
+
+
+def _of_stores(
+    sign_later: bool, timestamp_days: float | None, rewrite_share: float, pacball: bool
+) -> dict[str, object]:
+    """The options that have no effect with a URL, and whether they are given."""
+    return {
+        "--sign-later": sign_later,
+        "--timestamp-days": timestamp_days,
+        "--rewrite-share": rewrite_share != _REWRITE_SHARE,
+        "--pacball": pacball,
+    }
+
+
+def _publish_to_url(
+    source: Path, name: Release, url: str, keys: Path | None, passphrase_file: Path | None, root_keys: Path | None,
+    work: Path | None, options: PackingOptions, output: Output, *, quiet: bool, keep_stream: bool,
+) -> None:  # fmt: skip
+    from paccli.remote import publish_to_url  # noqa: PLC0415
+
+    started = time.monotonic()
+    done = publish_to_url(
+        source,
+        name,
+        url,
+        keys=keys,
+        passphrase_file=passphrase_file,
+        root_keys=root_keys,
+        options=options,
+        output=output,
+        quiet=quiet,
+        work=work,
+        keep_stream=keep_stream,
+    )
+    _print_published(output, done, time.monotonic() - started, {}, keep_stream=keep_stream)
+
+
+def _refuse_options(given: Mapping[str, object], message: str, hint: str) -> None:
+    from pacstore.errors import Refused  # noqa: PLC0415
+
+    for option, value in given.items():
+        if value:
+            raise Refused(message, place=option, hint=hint)
 
 
 def _pacball_digests(store: Store, entry: CatalogRelease | None, progress: Progress) -> dict[str, object]:
@@ -152,6 +223,9 @@ def _print_published(
         rewritten = f", {size(done.bytes_rewritten)} stored again" if done.bytes_rewritten else ""
         if done.waiting:
             output.text("  it waits for signatures, or for the origin: pacball trust status --store STORE")
+        sent = getattr(done, "bytes_sent", None)
+        if sent is not None:
+            output.text(f"  {size(sent)} sent")
         output.text(f"  {size(done.bytes_new)} new{rewritten}; {size(done.bytes_stored)} in new packs; {seconds:.1f} s")
         _print_original(output, done, keep_stream=keep_stream)
     if digests:

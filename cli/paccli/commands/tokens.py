@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from paccli.options import Json
 from paccli.output import fields, reporting
+
+if TYPE_CHECKING:
+    from pacmirror.token_file import Token
 
 File = Annotated[
     Path | None, typer.Option("--file", metavar="FILE", help="The file of the tokens: access.token_file of the daemon.")
@@ -23,7 +26,17 @@ def create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="For whom, for example a site: to revoke it by.")],
     file: File = None,
     config: ConfigFile = None,
-    role: Annotated[str, typer.Option("--role", help="What it allows: read.")] = "read",
+    role: Annotated[
+        str,
+        typer.Option(
+            "--role",
+            help="What it allows: read; publish (and read); report (see how the server does); admin (all of it).",
+        ),
+    ] = "read",
+    line: Annotated[
+        list[str] | None,
+        typer.Option("--line", metavar="PROJECT", help="Only releases of this project may be published. Repeatable."),
+    ] = None,
     span: Annotated[
         str | None,
         typer.Option("--for", metavar="SPAN", help="How long it is valid: 90d, 12h. Default: until revoked."),
@@ -38,11 +51,12 @@ def create(
         now = time.time()
         expires = int(now) + parse_span(span, place="--for") if span is not None else None
         path = _token_file(file, config)
-        token, text = create_token(path, name=name, role=role, now=now, expires=expires)
-        output.text(f"made the token {token.name} ({token.id}, {token.role}, {_until(token.expires)}) in {path}")
+        token, text = create_token(path, name=name, role=role, now=now, expires=expires, lines=line or ())
+        output.text(f"made the token {token.name} ({token.id}, {_scope(token)}, {_until(token.expires)}) in {path}")
         output.text("it is shown this once; whoever is to use it writes it into a file of their own (0600):")
         output.text(text)
-        output.result({"token": text, "id": token.id, "name": token.name, "role": token.role, "expires": token.expires})
+        shown = {"id": token.id, "name": token.name, "role": token.role, "lines": list(token.lines)}
+        output.result({"token": text, **shown, "expires": token.expires})
 
 
 def list_tokens(file: File = None, config: ConfigFile = None, as_json: Json = False) -> None:
@@ -54,7 +68,7 @@ def list_tokens(file: File = None, config: ConfigFile = None, as_json: Json = Fa
         tokens, now = read_tokens(_token_file(file, config)), time.time()
         for token in tokens:
             state = "has expired" if token.expires is not None and now >= token.expires else _until(token.expires)
-            output.text(f"{token.id}  {token.role}  {token.name}  made {date(token.created)}, {state}")
+            output.text(f"{token.id}  {_scope(token)}  {token.name}  made {date(token.created)}, {state}")
         if not tokens:
             output.text("there are no tokens")
         output.result({"tokens": [{k: v for k, v in fields(token).items() if k != "sha256"} for token in tokens]})
@@ -86,6 +100,10 @@ def _token_file(file: Path | None, config: Path | None) -> Path:
         hint = "give --file FILE, or --config FILE with token_file in [access]"
         raise Refused("no file of tokens is named", place=str(config or "--file"), hint=hint)
     return found
+
+
+def _scope(token: Token) -> str:
+    return f"{token.role} {','.join(token.lines)}" if token.lines else token.role
 
 
 def _until(expires: int | None) -> str:

@@ -31,6 +31,10 @@ _MAKE = "make it with: pacball trust export"
 _AGAIN = "export it and sign it again: pacball trust export"
 
 
+class Outdated(Refused):
+    """The catalog has gone past what a proposal is based on: the same is to be proposed on top of what it is now."""
+
+
 def export(draft: Draft) -> Change:
     """What waits in `draft`, on which nothing was edited, with its context."""
     head = draft.head
@@ -44,6 +48,7 @@ def export(draft: Draft) -> Change:
 def accept(draft: Draft, change: Change) -> bool:
     """Take `change` into what waits: signatures for what waits already, or proposals on top of what is committed.
 
+    A proposal for a line may also stand on top of what waits, if it has all of that: then it waits in its place.
     Signatures that do not verify are left out. Raises Refused for what the catalog has gone past meanwhile, for proposals that
     none of the role's keys has signed, and for those that would do harm.
     """
@@ -55,11 +60,11 @@ def accept(draft: Draft, change: Change) -> bool:
             fresh = good_signatures(role, proposed.metadata, draft.before, draft.after)
             present.metadata.signatures = {**fresh, **known}
             changed |= not fresh.keys() <= known.keys()
-        elif present is None and proposed.base == draft.base(role):
+        elif proposed.base == draft.base(role) and (present is None or _includes(role, proposed, present)):
             _propose(draft, role, proposed, change)
             changed = True
         elif not _was_committed(draft, role, proposed):
-            raise Refused("has been changed by others meanwhile", place=role, hint=_AGAIN)
+            raise Outdated("has been changed by others meanwhile", place=role, hint=_AGAIN)
     return changed
 
 
@@ -161,6 +166,15 @@ def _base(role: str, context: Context) -> Root | Targets | None:
     return metadata.signed if metadata is not None else None
 
 
+def _includes(role: str, proposed: Proposed, present: Proposed) -> bool:
+    """Whether the proposal for a line has everything, unchanged, that waits there."""
+    if not is_line(role):
+        return False
+    wanted, waiting = proposed.metadata.signed, present.metadata.signed
+    same = all(wanted.targets.get(path) == target for path, target in waiting.targets.items())
+    return same and bool(wanted.unrecognized_fields == waiting.unrecognized_fields)
+
+
 def _propose(draft: Draft, role: str, proposed: Proposed, change: Change) -> None:
     """Let a proposal wait that was made elsewhere. Raises Refused, TooLarge."""
     metadata = copy.deepcopy(proposed.metadata)
@@ -177,7 +191,7 @@ def _propose(draft: Draft, role: str, proposed: Proposed, change: Change) -> Non
         raise Refused(f"goes from version {proposed.base} to {signed.version}", place=role, hint="propose it anew")
     if _was_written(draft, role, metadata) is False:
         message = f"its version {signed.version} has been taken by somebody else's unfinished change"
-        raise Refused(message, place=role, hint="propose it anew")
+        raise Outdated(message, place=role, hint="propose it anew")
     check_form(role, signed)
     if proposed.base and role != Root.type:
         check_growth(role, draft.head.committed(role), signed)

@@ -139,6 +139,17 @@ class Catalog:
         return self._load().timestamp.version
 
     @chain.in_one_state
+    def projects(self) -> list[str]:
+        """The projects that have a line, sorted."""
+        return self._load().projects()
+
+    @chain.in_one_state
+    def line_keyids(self, project: str) -> set[str]:
+        """The ids of the keys that may sign a line, now or once what waits is committed."""
+        draft, role = self._draft(), entries.line_role(project)
+        return draft.before.keyids(role) | draft.after.keyids(role)
+
+    @chain.in_one_state
     def release(self, name: Release) -> CatalogRelease | None:
         """The committed release of that name, or None."""
         return self._load().release(name)

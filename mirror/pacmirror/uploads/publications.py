@@ -1,0 +1,250 @@
+"""Publications: what the origin does for each release that is published over HTTP, beside the uploads.
+
+While somebody is at it, there is a lease for each publication, so that what the client was told to be here stays. A lease ends a
+while after the client's last request: then the commit says what has gone, and the client sends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from pacmirror.service import Service
+from pacmirror.tasks import Tasks, keep_doing
+from pacmirror.threads import start_thread
+from pacmirror.uploads.refusals import Later
+from pacstore.errors import Corrupt, NotFound, Refused, Unavailable
+from pacstore.incoming import publication
+from pacstore.incoming.publication import Placed
+from pacstore.packing import PackingOptions
+from pacstore.trust.change import Change
+from pacstore.trust.entries import line_role
+from pacstore.trust.keyring import KeyRing
+from pacstore.trust.metadata import Expiry
+from pacstore.trust.repository import Catalog, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+
+    from pacmirror.config import Config
+    from pacmirror.uploads.intake import Intake
+    from pacmirror.watch import Watch
+    from pacstore.release import Release
+    from pacstore.store import Store
+    from pacstore.trust.targets import CatalogRelease, SignedDocument
+
+_THREAD = "pacball-publish"
+_LOOK_SECONDS = 15.0
+_NO_KEYS = "no keys"
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class AtWork(Later):
+    """It takes long, and goes on: the same request is to be sent again."""
+
+    status = 503
+    seconds = 1
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What is known of a release that is to be published: as the catalog has it, if it does, and whether it waits there.
+
+    `commits`: whether the online key is here, so that a signed change is committed at once.
+    """
+
+    entry: CatalogRelease | None
+    waits: bool
+    commits: bool
+
+
+@dataclass
+class _Lease:
+    holding: contextlib.ExitStack
+    begun: float
+    used: float
+
+
+class Publications(Service):
+    """The service `publications`. `intake` has the store; `watch` serves the catalog."""
+
+    def __init__(self, config: Config, intake: Intake, watch: Watch) -> None:
+        self._config = config
+        self._limits = config.limits.uploads
+        self._intake = intake
+        self._watch = watch
+        self._leases: dict[tuple[str, Release], _Lease] = {}
+        self._jobs: dict[Hashable, asyncio.Task[object]] = {}
+        self._tasks = Tasks()
+        self._ending: asyncio.Task[None] | None = None
+        self._committing = asyncio.Semaphore(1)
+        self._committed = 0
+
+    @property
+    def name(self) -> str:
+        """The section of /v1/status."""
+        return "publications"
+
+    async def start(self) -> None:
+        """Let leases end when they are over."""
+        if self._intake.enabled:
+            self._ending = asyncio.create_task(keep_doing(self._end_leases, every_seconds=_LOOK_SECONDS, what="leases"))
+
+    def stop(self) -> None:
+        """Begin nothing new."""
+        if self._ending is not None:
+            self._ending.cancel()
+
+    async def end(self) -> None:
+        """Wait for what is being committed; give back the leases."""
+        self.stop()
+        await self._tasks.ended()
+        for lease in self._leases.values():
+            lease.holding.close()
+        self._leases.clear()
+        if self._ending is not None:
+            await asyncio.wait([self._ending])
+
+    async def begin(self, owner: str, release: Release) -> Begun:
+        """What there is of a release. Raises Refused where its line was not begun, NotFound where there is no catalog."""
+        store = self._intake.store
+
+        @_of_the_store
+        def look() -> Begun:
+            catalog = self._catalog(store)
+            if release.project not in catalog.projects():
+                hint = "the holders of the targets keys begin it where the store is: pacball trust add-line"
+                raise Refused("there is no such line", place=release.project, hint=hint)
+            entry, waits = publication.release_known(catalog, release)
+            return Begun(entry, waits, self._config.online_keys is not None)
+
+        await self._hold(owner, release, store)
+        return await start_thread(look, name=_THREAD)
+
+    async def missing(self, owner: str, release: Release, ids: Sequence[bytes]) -> list[bytes]:
+        """Those of the chunks `ids` that are not here; the others stay as long as the lease does."""
+        store = self._intake.store
+        await self._hold(owner, release, store)
+        return await start_thread(lambda: _of_the_store(publication.missing_chunks)(store, ids), name=_THREAD)
+
+    async def place(self, owner: str, release: Release, manifest: SignedDocument, attributes: SignedDocument) -> Placed:
+        """A placement of the release. Raises StillMissing, AtWork, and what `publication.place` raises."""
+        store = self._intake.store
+        await self._hold(owner, release, store)
+
+        async def work() -> Placed:
+            return await start_thread(
+                lambda: publication.place(store, release, manifest, attributes, options=PackingOptions()), name=_THREAD
+            )
+
+        return await self._job((owner, release, manifest, attributes), work)
+
+    async def pending(self, release: Release) -> Change | None:
+        """What waits of the line, to be signed on top of; None if nothing does."""
+        store, role = self._intake.store, line_role(release.project)
+
+        @_of_the_store
+        def look() -> Change | None:
+            try:
+                change = self._catalog(store).export()
+            except NotFound:
+                return None
+            change.context = None
+            return change.only({role: change.roles[role]}) if role in change.roles else None
+
+        return await start_thread(look, name=_THREAD)
+
+    async def commit(self, owner: str, release: Release, data: bytes) -> Outcome:
+        """Take in the signed change `data`; the catalog as it is served has it then, if it was committed.
+
+        Raises Outdated where the catalog has gone on meanwhile, StillMissing, AtWork, and what `publication.take_change` raises.
+        """
+        store = self._intake.store
+        await self._hold(owner, release, store)
+
+        def take() -> Outcome:
+            ring = KeyRing(self._config.online_keys or store.private / _NO_KEYS, self._config.secrets)
+            change = Change.parse(data, place="the change that was sent")
+            take_change = _of_the_store(publication.take_change)
+            return take_change(store, self._catalog(store), change, release, ring, now=time.time())
+
+        async def work() -> Outcome:
+            async with self._committing:
+                outcome = await start_thread(take, name=_THREAD)
+            self._committed += bool(outcome.committed)
+            await self._watch.catalog.look()
+            return outcome
+
+        return await self._job((owner, release, hashlib.sha256(data).digest()), work)
+
+    async def close(self, owner: str, release: Release) -> None:
+        """The client is done: nothing is kept for it any longer."""
+        lease = self._leases.pop((owner, release), None)
+        if lease is not None:
+            lease.holding.close()
+
+    def status(self) -> Mapping[str, object]:
+        """How many are at it."""
+        return {"under_way": len(self._leases), "committed": self._committed} if self._intake.enabled else {}
+
+    def _catalog(self, store: Store) -> Catalog:
+        days = self._config.timestamp_days
+        expiry = Expiry() if days is None else Expiry(timestamp=days, snapshot=days)
+        return Catalog.open(store.storage, store.drafts, expiry=expiry)
+
+    async def _job(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> T:
+        """The result of `work`, which is done once for all that ask for the same. Raises AtWork where it takes long."""
+        job = self._jobs.get(key)
+        if job is None:
+            if sum(not other.done() for other in self._jobs.values()) >= self._limits.jobs:
+                raise Later("too many releases are being placed and committed at once", hint="try again later")
+            job = self._jobs[key] = self._tasks.begin(_awaiting(work))
+        await asyncio.wait([job], timeout=self._limits.wait_seconds)
+        if not job.done():
+            raise AtWork("this takes longer, and goes on", hint="ask the same again")
+        self._jobs.pop(key, None)
+        return job.result()  # type: ignore[return-value]
+
+    async def _hold(self, owner: str, release: Release, store: Store) -> None:
+        now = time.monotonic()
+        lease = self._leases.get((owner, release))
+        if lease is not None and now - lease.begun < self._limits.lease_most_seconds:
+            lease.used = now
+            return
+        if lease is None and len(self._leases) >= self._limits.publications:
+            raise Later("too many releases are being published at once", hint="try again later")
+        holding = contextlib.ExitStack()
+        await start_thread(lambda: holding.enter_context(store.lease()), name=_THREAD)
+        # Two requests of one client may come here at once: the later one's lease is the one that stays.
+        await self.close(owner, release)
+        self._leases[owner, release] = _Lease(holding, now, now)
+
+    async def _end_leases(self) -> None:
+        now = time.monotonic()
+        for key, lease in list(self._leases.items()):
+            if now - lease.used > self._limits.lease_seconds:
+                await self.close(*key)
+        # Of clients that have left: nobody will ask for the result.
+        self._jobs = {key: job for key, job in self._jobs.items() if not job.done()}
+
+
+def _of_the_store(work: Callable[P, T]) -> Callable[P, T]:
+    """`work`, for which damage that it finds is no fault of the client's."""
+
+    def do(*args: P.args, **values: P.kwargs) -> T:
+        try:
+            return work(*args, **values)
+        except Corrupt as error:
+            hint = "tell its operator: pacball store check says more"
+            raise Unavailable(f"the store here is damaged: {error.message}", place=error.place, hint=hint) from error
+
+    return do
+
+
+async def _awaiting(work: Callable[[], Awaitable[T]]) -> T:
+    return await work()
