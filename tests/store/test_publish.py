@@ -172,8 +172,9 @@ def count_calls(top, small):
     return len(faulty.calls)
 
 
+@pytest.mark.parametrize("step", [5, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fail", [unavailable, disk_full, killed])
-def test_an_error_at_any_call_loses_nothing(tmp_path, small, fail):
+def test_an_error_at_any_call_loses_nothing(tmp_path, small, fail, step):
     """The store opens, lists what was acknowledged, is sound, and the next attempt uses the packs that were finished."""
     calls = count_calls(tmp_path / "count", small)
     assert calls > 30
@@ -181,7 +182,6 @@ def test_an_error_at_any_call_loses_nothing(tmp_path, small, fail):
     first.publish(small[0])
     first.store.close()
     expected = originals(small[1])
-    step = 1 if fail is unavailable else 3
     for at in range(1, calls + 1, step):
         shutil.copytree(first.top, tmp_path / "copy")
         origin = Origin(
