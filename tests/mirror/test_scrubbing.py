@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from pacmirror.config import ScrubConfig, SyncConfig, UpstreamConfig
+from pacmirror.config import PacballConfig, ScrubConfig, SyncConfig, UpstreamConfig
 from pacmirror.hours import RateHours
 from pacmirror.limits import ScrubLimits, ServerLimits
 from pacstore.locks import locked
@@ -45,7 +45,10 @@ def store(published, tmp_path):
 @contextmanager
 def scrubbing(store, *, scrub=FAST, limits=QUICK, peers=(), seeds=()):
     upstream = UpstreamConfig(peers=tuple(peers), seeds=tuple(seeds))
-    with running(store.path, ServerLimits(scrub=limits, drain_seconds=5), scrub=scrub, upstream=upstream) as daemon:
+    limits = ServerLimits(scrub=limits, drain_seconds=5)
+    # Who takes the digests of pacballs finds damage, too, sometimes first.
+    quiet = PacballConfig(ahead=False)
+    with running(store.path, limits, scrub=scrub, upstream=upstream, pacballs=quiet) as daemon:
         yield daemon
 
 
