@@ -98,6 +98,14 @@ def test_list_show_and_diff(pacball, store):
     assert "~ version\n" in pacball.text("diff", OLD, NEW, "--from", store)
 
 
+def test_people_are_told_what_made_a_pacball(pacball, store, tmp_path):
+    words = (OLD, "--from", store, "-o")
+    assert pacball.text("fetch", *words, tmp_path / "a.sh").startswith(f"fetched {tmp_path / 'a.sh'}: ")
+    built = pacball.text("build", *words, tmp_path / "b.sh")
+    assert built.startswith(f"built {tmp_path / 'b.sh'}: ")
+    assert "was there before" in pacball.text("build", *words, tmp_path / "b.sh")
+
+
 def test_a_docroot_alone_is_a_source(pacball, store, tmp_path):
     shutil.copytree(store / "public", tmp_path / "copy")
     assert len(pacball.json("list", "--from", tmp_path / "copy")["releases"]) == 2

@@ -71,8 +71,9 @@ def build(
         if directory is None:
             believed = TrustOptions(root_keys, trust_on_first_use, as_of, insecure)
             _fetch(
-                out, release, output, source, believed, seed, limit_rate, allow_withdrawn=allow_withdrawn, quiet=quiet
-            )
+                out, release, output, source, believed, seed, limit_rate, allow_withdrawn=allow_withdrawn, quiet=quiet,
+                did="built",
+            )  # fmt: skip
             return
         only_from = {"--seed": seed, "--root-keys": root_keys, "--trust-on-first-use": trust_on_first_use, "--as-of": as_of,
                      "--insecure": insecure, "--allow-withdrawn": allow_withdrawn, "--limit-rate": limit_rate}  # fmt: skip
@@ -157,6 +158,7 @@ def _fetch(
     allow_withdrawn: bool,
     quiet: bool,
     original: bool = False,
+    did: str = "fetched",
 ) -> None:
     from paccli.progress import showing  # noqa: PLC0415
     from paccli.sources import opening  # noqa: PLC0415
@@ -178,14 +180,16 @@ def _fetch(
                 seeds=tuple(seed or ()), allow_withdrawn=allow_withdrawn,
             )  # fmt: skip
         print_sources(out, states_of(opened.source))
-    _print_fetched(out, done, time.monotonic() - started, trust.fields(entry))
+    _print_fetched(out, done, did, time.monotonic() - started, trust.fields(entry))
 
 
-def _print_fetched(output: Output, done: Fetched | Returned, seconds: float, trust: dict[str, object]) -> None:
+def _print_fetched(
+    output: Output, done: Fetched | Returned, did: str, seconds: float, trust: dict[str, object]
+) -> None:
     if done.existed:
         output.text(f"{done.path} was there before, and is what it must be")
     else:
-        output.text(f"fetched {done.path}: {size(done.total_bytes)}, {seconds:.1f} s")
+        output.text(f"{did} {done.path}: {size(done.total_bytes)}, {seconds:.1f} s")
         output.text(
             f"  {size(done.bytes_downloaded)} downloaded, {size(done.bytes_resumed)} from an earlier attempt, "
             f"{size(done.bytes_seeded)} from seeds"
