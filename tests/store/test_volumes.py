@@ -7,17 +7,21 @@ import json
 import os
 import subprocess
 import tarfile
+from contextlib import closing
 
 import pytest
 from blake3 import blake3
 
 from pacstore.check import check
+from pacstore.digest import Digest
 from pacstore.errors import Corrupt, NotFound, Refused, Unavailable, Untrusted
 from pacstore.holding import is_held
+from pacstore.ledger.completion import spoil
 from pacstore.progress import Silent
 from pacstore.release import Release
 from pacstore.store import Store
 from pacstore.trust.chain import load_head
+from pacstore.volumes.volume import Volume
 from tests.store.carried import (
     NAMES,
     SPLIT,
@@ -29,7 +33,7 @@ from tests.store.carried import (
     root_of,
     state_of,
 )
-from tests.store.releases import Notes, Origin, contents, flip, originals
+from tests.store.releases import NOW, Notes, Origin, contents, flip, originals
 from tests.store.repacks import SECOND, THIRD, do_repack, make_worn
 from tests.store.sweeping import withdraw
 
@@ -53,6 +57,19 @@ def exported(made, tmp_path_factory):
     carry_out(made.store.path, top / "first.tar", [FIRST])
     carry_out(made.store.path, top / "next.tar", [SECOND_NAME], since=[FIRST], split=SPLIT)
     return top
+
+
+@pytest.fixture(scope="module")
+def one_after_another(tmp_path_factory, trees):
+    """The first release, and then the second since the first, each with the catalog of its time; and their root."""
+    top = tmp_path_factory.mktemp("one_after_another")
+    origin = Origin.make(top / "origin")
+    origin.publish(trees[0], FIRST)
+    carry_out(origin.store.path, top / "first.tar", [FIRST])
+    origin.publish(trees[1], SECOND_NAME)
+    carry_out(origin.store.path, top / "next.tar", [SECOND_NAME], since=[FIRST])
+    origin.store.close()
+    return top / "first.tar", top / "next.tar", root_of(origin.store.path)
 
 
 @pytest.fixture
@@ -234,6 +251,65 @@ def test_what_is_lost_or_damaged_comes_again(exported, root, trees, tmp_path):
     assert whole(to, FIRST, trees[0])
 
 
+def test_a_pack_that_is_known_to_be_damaged_comes_again(exported, root, trees, tmp_path):
+    to = tmp_path / "mirror"
+    carry_in([exported / "first.tar"], to, root=root)
+    good = state_of(to)
+    damaged, *_ = (path for path in (to / "public/packs").rglob("*") if path.is_file())
+    flip(damaged, 1000)
+    with Store.open(to, writable=True) as store:
+        spoil(store.ledger, store.storage, Digest.parse(damaged.name), now=NOW)
+    assert not held_in(to)
+    assert carry_in([exported / "first.tar"], to).packs_copied == 1
+    assert state_of(to) == good
+    assert whole(to, FIRST, trees[0])
+
+
+def test_damage_to_what_is_shared_is_told_before_the_catalog_changes(one_after_another, trees, tmp_path):
+    (first, following, root), to = one_after_another, tmp_path / "mirror"
+    carry_in([first], to, root=root)
+    with closing(Volume.open(following)) as volume:
+        shared = packs_in(to) - volume.contents.packs().keys()
+    assert shared
+    with Store.open(to, writable=True) as store:
+        for pack in shared:
+            spoil(store.ledger, store.storage, pack, now=NOW)
+    before = catalog_of(to)
+    with pytest.raises(Corrupt, match="is known to be damaged"):
+        carry_in([following], to)
+    assert catalog_of(to) == before
+    assert not held_in(to)
+    carry_in([first], to)
+    carry_in([following], to)
+    assert whole(to, SECOND_NAME, trees[1])
+
+
+@pytest.mark.parametrize("kind", ["packs", "manifests"])
+def test_what_is_collected_before_the_end_comes_again_and_no_catalog_is_shown(one_after_another, trees, tmp_path, kind):
+    (first, following, root), to = one_after_another, tmp_path / "mirror"
+    carry_in([first], to, root=root)
+    before, there = catalog_of(to), set((to / "public" / kind).rglob("*"))
+    with pytest.raises(NotFound, match="was taken away meanwhile") as caught:
+        carry_in([following], to, progress=Taking(lambda: first_new(to, kind, there).unlink()))
+    assert "same command again" in caught.value.hint
+    assert catalog_of(to) == before
+    assert held_in(to) == complete_in(to) == {FIRST}
+    carry_in([following], to)
+    assert catalog_of(to) != before
+    assert whole(to, SECOND_NAME, trees[1])
+
+
+def test_what_killed_imports_left_is_removed_after_a_day(exported, root, tmp_path):
+    to = tmp_path / "mirror"
+    carry_in([exported / "first.tar"], to, root=root)
+    old, young = (to / "private/staging" / name for name in ("old.tmp", "young.tmp"))
+    for path, age in ((old, 25 * 3600), (young, 3600)):
+        path.write_bytes(b"x")
+        os.utime(path, (NOW - age, NOW - age))
+    carry_in([exported / "first.tar"], to)
+    assert [path.name for path in (to / "private/staging").iterdir()] == ["young.tmp"]
+
+
 def test_files_of_others_are_not_written_over(made, exported, tmp_path):
     (tmp_path / "x.tar").write_text("precious")
     (tmp_path / "y.tar.partial").write_text("precious")
@@ -313,6 +389,30 @@ def test_a_full_disk_is_told_before_anything_is_written(made, exported, root, tm
     with pytest.raises(Unavailable, match="has 5,120 bytes free"):
         carry_in([exported / "first.tar"], tmp_path / "mirror", root=root)
     assert os.listdir(tmp_path) == []
+
+
+def catalog_of(store):
+    return {path: data for path, data in state_of(store).items() if path.startswith("public/catalog/")}
+
+
+def packs_in(store):
+    return {Digest.parse(path.name) for path in (store / "public/packs").rglob("*") if path.is_file()}
+
+
+def first_new(store, kind, before):
+    return min(path for path in (store / "public" / kind).rglob("*") if path.is_file() and path not in before)
+
+
+class Taking(Notes):
+    """Does something when all has been copied, and nothing was shown yet."""
+
+    def __init__(self, take):
+        super().__init__()
+        self._take = take
+
+    def begin(self, phase, total_bytes):
+        if phase == "completing":
+            self._take()
 
 
 def _stopping(step):

@@ -181,6 +181,9 @@ def test_what_else_may_be_in_a_file(contents, refuses, tmp_path, good):
         {"more": 1},
         {"catalog": 1},
         {"volumes": []},
+        {"releases": [5]},
+        {"since": [None]},
+        {"shared": [["\ud800", 1]]},
     ):
         with pytest.raises(Corrupt):
             parse_contents(

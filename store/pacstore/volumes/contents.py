@@ -98,12 +98,13 @@ def parse_contents(data: bytes, *, place: str) -> tuple[Contents, int]:
     check_format(value, FORMAT, place)
     try:
         contents, number = _contents(value), value["volume"]
+        written = contents.encode(number) if type(number) is int else b""
     except (KeyError, TypeError, ValueError, Refused) as error:
         raise Corrupt(f"does not say what it has: {error}", place=place) from error
     if type(number) is not int or not 1 <= number <= len(contents.volumes) or value.keys() != _KEYS:
         raise Corrupt("does not say which volume it is", place=place)
     # What was altered has another id, or is written in another way.
-    if contents.encode(number) != data:
+    if written != data:
         raise Corrupt("what it says of itself was altered", place=place)
     _check_pieces(contents, place)
     return contents, number
@@ -127,7 +128,7 @@ def _contents(value: dict[str, object]) -> Contents:
 
 
 def _releases(value: object) -> Iterable[Release]:
-    if not isinstance(value, list) or value != sorted(set(value)):
+    if not isinstance(value, list) or not all(type(name) is str for name in value) or value != sorted(set(value)):
         raise ValueError("its releases")
     return [Release.parse(name) for name in value]
 

@@ -251,7 +251,7 @@ def _write_member(plan: Plan, source: Source, descriptor: int, place: Place, num
         at += len(data)
         progress.advance(len(data))
     write_at(descriptor, place.padding, at)
-    progress.advance(place.end - place.begin - place.length + place.begin - place.at)
+    progress.advance(place.end - place.at - place.length)
 
 
 def _content(plan: Plan, source: Source, place: Place, number: int) -> Iterable[Bytes]:

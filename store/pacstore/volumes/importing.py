@@ -9,19 +9,20 @@ missing.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pacstore.documents import fetch_signed, is_document_here, keep_document
-from pacstore.errors import NotFound, Unavailable, Untrusted
-from pacstore.holding import has_pack
+from pacstore.errors import Corrupt, NotFound, Unavailable, Untrusted
+from pacstore.holding import has_pack, verify_whole
 from pacstore.ledger import packs, releases
-from pacstore.ledger.completion import complete
+from pacstore.ledger.completion import record_complete
 from pacstore.ledger.packs import PackState
 from pacstore.ledger.releases import ReleaseState
 from pacstore.links import links_of
+from pacstore.storage import ObjectKind, object_path
 from pacstore.store import Store
 from pacstore.transfer import Fault, fetch_pack
 from pacstore.trust.replica import Outcome, Replica
@@ -75,10 +76,12 @@ def take_in(
     _check_space(volumes, judged, target)
     with Store.create(target, state_dir=state_dir) as store:
         store.remember_mirror()
+        store.drop_stale_staging(clock())
         _keep_documents(volumes[0], judged, store)
         _want(judged, store, clock())
-        copied = _copy_packs(volumes, store, clock, progress)
-        missing = _missing_volumes(volumes[0], judged, store)
+        copied = _copy_packs(volumes, _lacking(judged, store), store, clock, progress)
+        brought, lacking = volumes[0].contents.packs(), _lacking(judged, store)
+        missing = tuple(sorted({brought[pack] for pack in lacking if pack in brought}))
         if not missing:
             progress.begin("completing", None)
             _complete(volumes[0], judged, store, root, clock)
@@ -134,12 +137,23 @@ def _want(judged: Judged, store: Store, now: float) -> None:
             releases.hold_bytes(connection, release, sum(here.values()))
 
 
-def _copy_packs(volumes: Sequence[Volume], store: Store, clock: Clock, progress: Progress) -> dict[Digest, int]:
+def _lacking(judged: Judged, store: Store) -> set[Digest]:
+    """The packs that are not here, or are known to be damaged."""
+    with store.ledger.reading() as connection:
+        unknown = {pack for release in judged.needed for pack in releases.missing(connection, release)}
+    return {
+        pack for pack, length in judged.packs.items() if pack in unknown or not has_pack(store.storage, pack, length)
+    }
+
+
+def _copy_packs(
+    volumes: Sequence[Volume], lacking: Collection[Digest], store: Store, clock: Clock, progress: Progress
+) -> dict[Digest, int]:
     todo = [
         (volume, pack, piece.length)
         for volume in _once(volumes)
         for piece in volume.contents.volumes[volume.number - 1]
-        if (pack := piece.pack) is not None and not has_pack(store.storage, pack, piece.length)
+        if (pack := piece.pack) is not None and pack in lacking
     ]
     progress.begin("importing", sum(length for _, _, length in todo))
     for volume, pack, length in todo:
@@ -152,18 +166,11 @@ def _copy_packs(volumes: Sequence[Volume], store: Store, clock: Clock, progress:
     return {pack: length for _, pack, length in todo}
 
 
-def _missing_volumes(volume: Volume, judged: Judged, store: Store) -> tuple[int, ...]:
-    lengths, brought = judged.packs, volume.contents.packs()
-    missing = {number for pack, number in brought.items() if not has_pack(store.storage, pack, lengths[pack])}
-    return tuple(sorted(missing))
-
-
 def _complete(volume: Volume, judged: Judged, store: Store, root: bytes, clock: Clock) -> None:
     """Show the catalog, and say that the releases are here; whoever collects what nobody needs waits meanwhile."""
     with store.unswept():
-        for pack, length in judged.packs.items():
-            if not has_pack(store.storage, pack, length):
-                raise NotFound("was taken away meanwhile", place=f"packs/{pack}", hint="run the same command again")
+        # All of it before the catalog: a collection may have taken something, or somebody have found damage meanwhile.
+        _verify(judged, store)
         replica = Replica(
             store.storage, pinned=root, clock=clock, floors=lambda: served_floor(store), lock=store.catalog_lock
         )
@@ -171,7 +178,20 @@ def _complete(volume: Volume, judged: Judged, store: Store, root: bytes, clock: 
         if replica.refresh(volume).outcome is Outcome.OLDER:
             raise Untrusted("is older than what has come meanwhile", place=volume.name, hint="export again")
         for entry in judged.entries:
-            complete(store.ledger, store.storage, entry, now=clock())
+            record_complete(store.ledger, store.storage, entry, judged.needed[entry.release], now=clock())
+
+
+def _verify(judged: Judged, store: Store) -> None:
+    try:
+        for entry in judged.entries:
+            store.storage.link(links_of(entry))
+            verify_whole(store.storage, entry)
+    except NotFound as error:
+        raise NotFound("was taken away meanwhile", place=error.place, hint="run the same command again") from error
+    damaged = _lacking(judged, store)
+    if damaged:
+        place = object_path(ObjectKind.PACK, min(damaged))
+        raise Corrupt("is known to be damaged", place=place, hint="run: pacball store check --repair")
 
 
 def _outdated(judged: Judged, store: Store) -> tuple[Release, ...]:

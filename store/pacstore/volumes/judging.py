@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,7 @@ class Judged:
     entries: Sequence[CatalogRelease]
     needed: Mapping[Release, Mapping[Digest, int]]
 
-    @property
+    @cached_property
     def packs(self) -> dict[Digest, int]:
         """All packs of the releases."""
         return {pack: length for packs in self.needed.values() for pack, length in packs.items()}
