@@ -232,6 +232,7 @@ def test_a_line_that_was_not_begun_is_refused(shared):
     assert (answer.status, "pacball trust add-line" in answer.json["hint"]) == (400, True)
 
 
+@pytest.mark.slow
 def test_uploads_are_bounded_in_number_and_bytes_for_each_token_and_in_all(tmp_path):
     limits = UploadLimits(open_per_token=2, open=3)
     uploads = UploadConfig(reserve_bytes=1, max_bytes=25_000, max_bytes_per_token=15_000)
@@ -258,6 +259,7 @@ def test_a_disk_that_is_nearly_full_takes_no_uploads(tmp_path):
         assert made.spooled() == []
 
 
+@pytest.mark.slow
 def test_uploads_that_were_left_are_collected(tmp_path):
     with taking(tmp_path, uploads=UploadConfig(reserve_bytes=1, keep_seconds=0.4)) as made:
         client = made.client()

@@ -186,6 +186,7 @@ def documents(origin, tree, name=NAME):
     return other, found
 
 
+@pytest.mark.slow
 def test_a_release_whose_chunks_are_not_here_gets_no_placement(origin, tmp_path):
     tree = make_tree(tmp_path / "tree")
     other, found = documents(origin, tree)

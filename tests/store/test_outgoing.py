@@ -74,6 +74,7 @@ def test_only_what_is_missing_is_sent(site, origin, tree, tmp_path):
     assert origin.assembled() == originals(tree)
 
 
+@pytest.mark.slow
 def test_an_archive_is_published_as_well_with_what_lies_between_its_files(site, origin, tree, tmp_path):
     with tarfile.open(tmp_path / "release.tar.gz", "w:gz") as tar:
         tar.add(tree, arcname=".")
@@ -114,6 +115,7 @@ def test_with_all_keys_here_the_copy_commits_nothing_by_itself(site, origin, tre
     assert origin.listed() == [NAME]
 
 
+@pytest.mark.slow
 def test_a_line_that_was_not_begun_or_has_no_key_here_is_refused_before_anything_is_read(site, origin, tree, tmp_path):
     with pytest.raises(Refused, match="no such line"):
         site.publish(tree, "Other-1.0-x")
@@ -154,7 +156,7 @@ def test_of_two_trees_under_one_name_one_is_refused(site, origin, line_keys, tre
     assert origin.assembled() == originals(tmp_path / "next")
 
 
-@pytest.mark.parametrize("at", ["place", "commit"])
+@pytest.mark.parametrize("at", [pytest.param("place", marks=pytest.mark.slow), "commit"])
 def test_what_was_collected_meanwhile_is_sent_again(site, origin, tree, at):
     calls = []
 
