@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import resource
 import subprocess
 import tarfile
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import pytest
 from blake3 import blake3
@@ -174,6 +175,20 @@ def test_the_catalog_alone_travels_too_and_never_backward(made, exported, root, 
     assert state_of(to) == before
     assert not (tmp_path / "new").exists()
     origin.store.close()
+
+
+@pytest.mark.parametrize("harm", [lambda path: flip(path, 30), lambda path: path.unlink()])
+def test_a_damaged_catalog_makes_no_way_backward(one_after_another, trees, tmp_path, harm):
+    (first, following, root), to = one_after_another, tmp_path / "mirror"
+    for path in (first, following):
+        carry_in([path], to, root=root)
+    harm(to / "public/catalog/timestamp.json")
+    before = state_of(to)
+    with pytest.raises(Untrusted, match="is damaged or gone, has"):
+        carry_in([first], to)
+    assert state_of(to) == before
+    assert carry_in([following], to).is_complete
+    assert whole(to, SECOND_NAME, trees[1])
 
 
 def test_what_was_withdrawn_does_not_travel(trees, tmp_path):
@@ -379,6 +394,15 @@ def test_every_truncation_is_found(exported, root, tmp_path):
     assert not (tmp_path / "mirror").exists()
 
 
+def test_file_systems_with_short_files_are_told_of_and_it_goes_on(made, exported, tmp_path):
+    with files_up_to(1 << 20), pytest.raises(Unavailable, match="too large a file") as caught:
+        carry_out(made.store.path, tmp_path / "x.tar", [FIRST])
+    assert "--split" in caught.value.hint
+    assert os.listdir(tmp_path) == ["x.tar.partial"]
+    assert carry_out(made.store.path, tmp_path / "x.tar", [FIRST]).bytes_kept > 0
+    assert (tmp_path / "x.tar").read_bytes() == (exported / "first.tar").read_bytes()
+
+
 def test_a_full_disk_is_told_before_anything_is_written(made, exported, root, tmp_path, monkeypatch):
     class Full:
         f_bavail, f_frsize = 10, 512
@@ -413,6 +437,16 @@ class Taking(Notes):
     def begin(self, phase, total_bytes):
         if phase == "completing":
             self._take()
+
+
+@contextmanager
+def files_up_to(size):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def _stopping(step):

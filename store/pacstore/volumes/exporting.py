@@ -8,6 +8,7 @@ what is right in it is not fetched again. The same releases of the same state of
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -163,7 +164,7 @@ def _write_volume(plan: Plan, source: Source, path: Path, number: int, progress:
     if os.path.lexists(path):
         return _keep(plan, path, number, progress)
     partial = path.with_name(path.name + PARTIAL)
-    with wrapped(partial), _opened(partial) as descriptor:
+    with wrapped(partial), _fitting(partial), _opened(partial) as descriptor:
         places = places_of(plan.contents, number)
         begin, kept = _resumed(plan, descriptor, partial, number, progress)
         os.ftruncate(descriptor, places[begin].at if begin < len(places) else places[-1].end)
@@ -175,6 +176,17 @@ def _write_volume(plan: Plan, source: Source, path: Path, number: int, progress:
         sync_directory(path.parent)
     progress.advance(len(END))
     return kept
+
+
+@contextmanager
+def _fitting(partial: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        hint = "its file system takes no longer files, FAT none of 4 GiB: give --split 4000M"
+        raise Unavailable("is too large a file for where it is written", place=str(partial), hint=hint) from error
 
 
 def _keep(plan: Plan, path: Path, number: int, progress: Progress) -> int:

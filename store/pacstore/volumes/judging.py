@@ -7,12 +7,15 @@ each is judged alone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tuf.api.metadata import Snapshot
 
 from pacstore.backends.directory import read_bounded
 from pacstore.durable import wrapped
@@ -37,7 +40,9 @@ if TYPE_CHECKING:
 
 _AGAIN = "copy it again from where it was made"
 _OTHER = "import it into a store of its own: --to another directory"
+_NEWER = "export again, from where there is a newer one"
 _SHOWN = 5
+_SNAPSHOT = re.compile(rf"([1-9][0-9]{{0,18}})\.{Snapshot.type}\.json\Z")
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,18 @@ def _check_forward(volume: Volume, catalog: CatalogCopy, store: Store, clock: Cl
     except Untrusted as error:
         newest = max(floor.version for floor in floors)
         message = f"has version {catalog.state.version} of the catalog, and {store.path} had version {newest}: {error.message}"
-        raise Untrusted(message, place=volume.name, hint="export again, from where there is a newer one") from error
+        raise Untrusted(message, place=volume.name, hint=_NEWER) from error
+    snapshot, newest = catalog.state.roles[Snapshot.type].version, _newest_snapshot(store)
+    if held is None and snapshot < newest:
+        here = f"{store.path}, whose {TIMESTAMP_NAME} is damaged or gone"
+        message = f"has snapshot {snapshot} of the catalog, and {here}, has {newest}"
+        raise Untrusted(message, place=volume.name, hint=_NEWER)
+
+
+def _newest_snapshot(store: Store) -> int:
+    """The highest version of a snapshot in the store, 0 if it has none: where no state verifies, it tells how far that was."""
+    found = map(_SNAPSHOT.match, store.storage.names(DocumentKind.CATALOG))
+    return max((int(one[1]) for one in found if one), default=0)
 
 
 def _entries(volume: Volume, catalog: CatalogCopy) -> Iterator[CatalogRelease]:
