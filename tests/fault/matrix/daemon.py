@@ -28,6 +28,9 @@ urls = {upstreams}
 poll = "2s"
 [[sync.subscriptions]]
 releases = "Held-*"
+# Who takes the digests of pacballs finds damage, and has it repaired: here a check is to find all of it.
+[pacballs]
+ahead = false
 """
 
 
