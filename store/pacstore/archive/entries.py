@@ -22,7 +22,7 @@ from pacstore.walk import Found, Warnings, shown
 
 MOST_MEMBERS = 2_000_000
 MOST_PATH_BYTES = 512 * MIB
-"""Of all paths and targets of links together."""
+"""Of all paths and targets of links together; and again of those of directories that no member is for."""
 
 _TOP = -1
 _MODES = {EntryKind.DIRECTORY: stat.S_IFDIR, EntryKind.SYMLINK: stat.S_IFLNK}
@@ -62,10 +62,11 @@ class Entries:
         self._resolve_links()
 
     def entries(self, progress: Progress) -> Iterator[Found]:
-        """Every entry, with the directories that no member is for. Raises Refused as the class does."""
+        """Every entry, with the directories that no member is for. Raises TooLarge where these are too many."""
         warned = Warnings(progress)
         stack: list[bytes] = []
         names: list[list[bytes]] = [[]]
+        missing = missing_bytes = 0
         for number in self._order:
             parts = self._keys[number].split(b"\0")
             depth = len(parts) - 1
@@ -74,7 +75,12 @@ class Entries:
                 warned.consider_names(b"/".join(stack[:closed]), names.pop())
             del stack[same:]
             for level in range(same, depth):
-                yield self._missing_directory(parts[: level + 1], number)
+                directory = self._missing_directory(parts[: level + 1], number)
+                # A path of 4 KiB can stand for 2,000 of them, which are as long together as 2 MiB.
+                missing, missing_bytes = missing + 1, missing_bytes + len(directory.path)
+                if missing > MOST_MEMBERS or missing_bytes > MOST_PATH_BYTES:
+                    raise self._too_large("directories that it does not name")
+                yield directory
                 names[level].append(parts[level])
                 names.append([])
                 stack.append(parts[level])
@@ -129,8 +135,7 @@ class Entries:
             self._check_target(member)
         self._path_bytes += len(key) + len(member.target)
         if len(self._keys) >= MOST_MEMBERS or self._path_bytes > MOST_PATH_BYTES:
-            limit = f"{MOST_MEMBERS:,} members or {MOST_PATH_BYTES:,} bytes of paths"
-            raise TooLarge(f"has more than {limit}", place=self._plain.name, hint="unpack it and publish the directory")
+            raise self._too_large("members")
         number = len(self._keys)
         if member.linked:
             self._linked[number] = self._key(member.target)
@@ -213,6 +218,10 @@ class Entries:
         """A directory that no member is for, as old as the first member below it."""
         status = _status(stat.S_IFDIR | 0o755, 0, self._mtimes[self._content[below]], _TOP, 1)
         return Found(b"/".join(parts), len(parts) - 1, parts[-1], EntryKind.DIRECTORY, status)
+
+    def _too_large(self, what: str) -> TooLarge:
+        limit = f"{MOST_MEMBERS:,} {what} or {MOST_PATH_BYTES:,} bytes of paths"
+        return TooLarge(f"has more than {limit}", place=self._plain.name, hint="unpack it and publish the directory")
 
     def _refused(self, path: bytes, message: str, hint: str = "") -> Refused:
         return Refused(message, place=f"{self._plain.name}: {shown(_path(path))[:300]}", hint=hint)

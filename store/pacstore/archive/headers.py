@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 
 from pacstore.durable import wrapped
 from pacstore.errors import Corrupt, PacballError, Refused
-from pacstore.limits import KIB, MIB
+from pacstore.limits import MIB
 from pacstore.tree import EntryKind
 from pacstore.walk import shown
 
 BLOCK_BYTES = 512
 _EXTENSION_BYTES = 1 * MIB
 _EXTENSIONS_IN_A_ROW = 16
+_GLOBAL_RECORDS = 16
 _ZEROS_AT_ONCE = 1 * MIB
 _TIME = re.compile(rb"-?[0-9]{1,15}(?:\.[0-9]{0,30})?\Z")
 _LARGEST = 2**63 - 1
@@ -163,10 +164,12 @@ class _Reader:
         elif kind == b"x":
             following.records.update(_records(data))
         else:
-            self._global.update(_records(data))
-            if not self._global.keys().isdisjoint((b"path", b"linkpath", b"size")):
+            found = _records(data)
+            if not found.keys().isdisjoint((b"path", b"linkpath", b"size")):
                 raise ValueError("a global header that names a file")
-            if len(self._global) > KIB:
+            # Only what means something: all of it is looked at again for every member.
+            self._global.update((key, value) for key, value in found.items() if key == b"mtime" or _is_sparse(key))
+            if len(self._global) > _GLOBAL_RECORDS:
                 raise ValueError("more global headers than can be meant")
 
     def _member(self, block: bytes, kind: bytes, size: int, at: int) -> tuple[TarMember, int]:
@@ -179,7 +182,7 @@ class _Reader:
         mtime = _time(records[b"mtime"]) if b"mtime" in records else _number(block[136:148], negative=True)
         if not -_LATEST < mtime < _LATEST:
             raise ValueError("a time that cannot be")
-        if any(key.startswith((b"GNU.sparse", b"SCHILY.realsize")) for key in records):
+        if any(map(_is_sparse, records)):
             kind = b"S"
         place = f"{self._plain.name}: {shown(path)}"
         if kind in _UNSUITABLE or kind not in b"0\x007125":
@@ -254,6 +257,10 @@ def _time(text: bytes) -> int:
         raise ValueError("a time that is no number")
     whole, _, fraction = text.partition(b".")
     return int(whole) - (whole.startswith(b"-") and bool(fraction.strip(b"0")))
+
+
+def _is_sparse(key: bytes) -> bool:
+    return key.startswith((b"GNU.sparse", b"SCHILY.realsize"))
 
 
 def _records(data: bytes) -> dict[bytes, bytes]:

@@ -30,6 +30,10 @@ _PIGZ_THREADS = "-p2"
 _XZ_CHECKS = {0: "none", 1: "crc32", 4: "crc64", 10: "sha256"}
 
 
+class ProgramFailed(Unavailable):
+    """A program that is here did not do it: some know fewer options than others of the same name."""
+
+
 def remake(recompression: Recompression, plain: Plain) -> Generator[bytes]:
     """The stream that the plain bytes become. Raises Unavailable without the tool, NewerFormat for one that is not known."""
     try:
@@ -102,12 +106,13 @@ def _liblzma(settings: dict[str, int], plain: Plain) -> Iterator[bytes]:
 
 
 def _libzstd(settings: dict[str, int], plain: Plain) -> Iterator[bytes]:
+    # Beyond these a manifest could ask for gigabytes of memory: with -1 there are as many threads as processors.
     parameters = zstandard.ZstdCompressionParameters.from_level(
-        min(settings["level"], 22),
+        _zstd_level(settings["level"]),
         source_size=plain.length if settings["sized"] else 0,
         write_checksum=settings["checksum"],
         write_content_size=settings["sized"],
-        threads=min(settings["threads"], 1),
+        threads=_flag(settings["threads"]),
     )
     made = zstandard.ZstdCompressor(compression_params=parameters)
     stream = made.compressobj(size=plain.length) if settings["sized"] else made.compressobj()
@@ -130,13 +135,23 @@ def _xz_arguments(settings: dict[str, int], _: Plain) -> list[str]:
 
 
 def _zstd_arguments(settings: dict[str, int], plain: Plain) -> list[str]:
-    level = settings["level"]
-    if not 1 <= level <= 19:
-        raise ValueError(level)
+    level = _zstd_level(settings["level"])
     checksum = "--check" if settings["checksum"] else "--no-check"
     threads = "-T1" if settings["threads"] else "--single-thread"
     sized = [f"--stream-size={plain.length}"] if settings["sized"] else []
     return ["-c", "-q", f"-{level}", checksum, threads, *sized]
+
+
+def _zstd_level(level: int) -> int:
+    if not 1 <= level <= 19:
+        raise ValueError(level)
+    return level
+
+
+def _flag(value: int) -> int:
+    if value not in (0, 1):
+        raise ValueError(value)
+    return value
 
 
 def _digit(level: int) -> int:
@@ -161,7 +176,7 @@ def _run(program: str, arguments: list[str], plain: Plain) -> Iterator[bytes]:
         while piece := process.stdout.read(_PIECE_BYTES):
             yield piece
         if process.wait() != 0:
-            raise Unavailable(f"cannot be compressed again: {program} failed", place=plain.name)
+            raise ProgramFailed(f"cannot be compressed again: {program} failed", place=plain.name)
     finally:
         process.kill()
         process.communicate()
@@ -193,7 +208,10 @@ _VERSIONS: dict[str, Callable[[], str]] = {
 
 
 def is_made_again(recompression: Recompression, plain: Plain, source: int, begin: int, end: int) -> bool:
-    """Whether the stream made so is what the file `source` has from `begin` to `end`. Stops at the first difference."""
+    """Whether the stream made so is what the file `source` has from `begin` to `end`. Stops at the first difference.
+
+    Raises ProgramFailed, and what reading does.
+    """
     at = begin
     with closing(remake(recompression, plain)) as pieces:
         for piece in pieces:

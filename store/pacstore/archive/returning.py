@@ -6,10 +6,11 @@ compressed one is plain until it is whole, and is then compressed again as it wa
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from pacstore.limits import MIB
 from pacstore.manifest import Manifest
 from pacstore.original import NO_FILE, Original
 from pacstore.pacball.fetching import Replaced, fill
-from pacstore.pacball.filling import Filling
+from pacstore.pacball.filling import PARTIAL, Filling
 from pacstore.progress import Progress
 from pacstore.source import Source
 from pacstore.trust.targets import CatalogRelease
@@ -71,7 +72,8 @@ def fetch_original(
     """Write the file that `release` was taken in from to the file `output` or, if that is a directory, under its name in it.
 
     When this returns it is whole and durable. Raises NotFound for a release without one, Unavailable also where the tool is
-    missing, or is of another version, that compressed it, and what `pacstore.pacball.fetching.fetch` raises.
+    missing, or is of another version, that compressed it, and where another fetch makes this file, and what
+    `pacstore.pacball.fetching.fetch` raises.
     """
     check_withdrawn(release, allowed=allow_withdrawn, warn=progress.warn)
     refresh = refresh if allow_withdrawn else checking_withdrawn(refresh)
@@ -93,13 +95,32 @@ def fetch_original(
             _check_same(path, original, progress)
             return replace(done, existed=True)
         layout = _Layout(documents.manifest, original)
-        with closing(layout.filling(documents, path, progress)) as filling:
+        with _alone(path), closing(layout.filling(documents, path, progress)) as filling:
             filling.room_bytes += original.length if original.recompression else 0
             replaced = Replaced(release, source, refresh, documents)
             resumed, seeded = fill(filling, placement, source, seeds, replaced, progress=progress, options=options)
             _finish(filling, layout, original, path, progress)
     downloaded = source.traffic.bytes_downloaded - before
     return replace(done, bytes_downloaded=downloaded, bytes_resumed=resumed, bytes_seeded=seeded)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Raise Unavailable if somebody else makes the same file: unlike a pacball it is cut, and made again, when all is there."""
+    partial = path.with_name(path.name + PARTIAL)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(partial, flags, 0o755)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Unavailable("another fetch writes to it", place=str(partial), hint="wait for its end") from None
+        # Whoever had it before may have ended just now, and given it its name.
+        if not partial.exists() or not os.path.samestat(partial.stat(), os.fstat(descriptor)):
+            raise Unavailable("another fetch has just ended", place=str(partial), hint="run the same command again")
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class _Layout:

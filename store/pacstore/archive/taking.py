@@ -83,8 +83,9 @@ class Archive:
 def taken(path: Path, staging: Path, *, keep_stream: bool, progress: Progress) -> Iterator[Archive]:
     """The archive at `path`. The plain bytes of a compressed one stand in a file without a name in `staging` meanwhile.
 
-    With `keep_stream` a compressed stream is kept as it is. Raises Refused for what is no archive or may not be in a release,
-    Corrupt for one that is damaged or not what its name or its stub says, TooLarge, Unavailable.
+    With `keep_stream` a compressed stream is kept as it is. Who has read it calls `check_unchanged`. Raises Refused for what is
+    no archive or may not be in a release, Corrupt for one that is damaged or not what its name or its stub says, TooLarge,
+    Unavailable.
     """
     name = printable(str(path))
     check_name(os.fsencode(path.name))
@@ -109,9 +110,7 @@ def taken(path: Path, staging: Path, *, keep_stream: bool, progress: Progress) -
             entries = Entries(plain)
             stream = _stream(source, kind, plain, done, keep_stream=keep_stream, progress=progress)
         original = _original(path.name, source, plain, stream, sha256, entries)
-        archive = Archive(path, entries, original, stub_tree, stream.opaque_bytes, source, plain, status)
-        yield archive
-        archive.check_unchanged()
+        yield Archive(path, entries, original, stub_tree, stream.opaque_bytes, source, plain, status)
 
 
 @dataclass(frozen=True)

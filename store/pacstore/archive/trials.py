@@ -11,7 +11,7 @@ import zstandard
 
 from pacstore.archive.headers import Plain
 from pacstore.archive.kinds import Compression
-from pacstore.archive.recompressing import is_made_again, remake, version_of
+from pacstore.archive.recompressing import ProgramFailed, is_made_again, remake, version_of
 from pacstore.limits import KIB, MIB
 from pacstore.original import Recompression
 
@@ -50,13 +50,17 @@ def find_recompression(
     for trial in _TRIALS[compression](head, plain):
         if trial.tool not in versions:
             versions[trial.tool] = version_of(trial.tool)
-        if (
-            versions[trial.tool]
-            and _is_likely(trial, plain, source, begin + header, end)
-            and is_made_again(trial, plain, source, begin + header, end)
-        ):
+        if versions[trial.tool] and _does(trial, plain, source, begin + header, end):
             return begin + header, replace(trial, version=versions[trial.tool])
     return None
+
+
+def _does(trial: Recompression, plain: Plain, source: int, begin: int, end: int) -> bool:
+    try:
+        return _is_likely(trial, plain, source, begin, end) and is_made_again(trial, plain, source, begin, end)
+    except ProgramFailed:
+        # Not every gzip knows --rsyncable: then it is not what made the stream.
+        return False
 
 
 def _is_likely(trial: Recompression, plain: Plain, source: int, begin: int, end: int) -> bool:

@@ -67,6 +67,17 @@ def test_a_global_header_as_archives_of_repositories_have_it():
         read(info.create_pax_global_header({"path": "b"}) + tar_of(Entry("a", b"1")))
 
 
+def test_global_headers_that_mean_nothing_are_not_kept():
+    """However many there are, and however long: a member is read as fast behind them as without them."""
+    info = tarfile.TarInfo("a")
+    headers = b"".join(
+        info.create_pax_global_header({f"comment.{n}.{m}": "x" * 50 for m in range(200)}) for n in range(20)
+    )
+    assert [m.path for m, _ in read(headers + tar_of(Entry("a", b"1")))] == [b"a"]
+    with pytest.raises(Corrupt, match="more global headers than can be meant"):
+        read(info.create_pax_global_header({f"GNU.sparse.{n}": "1" for n in range(20)}) + tar_of(Entry("a", b"1")))
+
+
 def test_numbers_in_base_256():
     block = bytearray(tar_of(Entry("a", b"12345")))
     block[124:136] = b"\x80" + (5).to_bytes(11, "big")

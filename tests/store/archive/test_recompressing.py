@@ -32,6 +32,8 @@ UNKNOWN = {
     "xz's check": Recompression("liblzma", "5", {"level": 1, "extreme": 0, "check": 9}),
     "the program's level": Recompression("gzip-program", "1", {"level": 10, "rsyncable": 0}),
     "the xz program's check": Recompression("xz-program", "5", {"level": 1, "extreme": 0, "check": 77}),
+    "as many threads as processors": Recompression("libzstd", "1", {"level": 1, "checksum": 1, "sized": 0, "threads": -1}),
+    "a level that needs gigabytes": Recompression("libzstd", "1", {"level": 22, "checksum": 1, "sized": 0, "threads": 0}),
     "the zstd program's level": Recompression("zstd-program", "1", {"level": 20, "checksum": 1, "sized": 0, "threads": 1}),
 }  # fmt: skip
 

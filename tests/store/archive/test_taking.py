@@ -7,12 +7,14 @@ import hashlib
 import io
 import os
 import tarfile
+import zlib
 from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pacstore.archive.returning import _alone
 from pacstore.directory_source import DirectorySource
 from pacstore.documents import read_manifest
 from pacstore.errors import Corrupt, NotFound, Refused, TooLarge, Unavailable
@@ -141,6 +143,23 @@ def test_a_stream_that_nothing_makes_again_is_kept(origin, tmp_path):
     done = origin.publish(path)
     assert done.opaque_bytes == path.stat().st_size
     assert (done.files, done.recompression) == (2, "")
+    assert given_back(origin, path)
+
+
+@pytest.mark.slow
+def test_a_gzip_that_knows_fewer_options_than_ours(origin, tmp_path, monkeypatch):
+    """As on systems with another gzip: that one way cannot be tried is no reason not to publish."""
+    for program in ("gzip", "pigz"):
+        (tmp_path / program).write_text('#!/bin/sh\n[ "$1" = --version ] && echo 1.0 && exit 0\nexit 1\n')
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setattr("pacstore.archive.recompressing._PATH", f"{tmp_path}:/usr/bin:/bin")
+    data = tar_of(Entry("a", noise("a", 5000)))
+    half = len(data) // 2
+    # Flushed in the middle, as none of what is tried does it.
+    made = zlib.compressobj(wbits=31)
+    stream = made.compress(data[:half]) + made.flush(zlib.Z_FULL_FLUSH) + made.compress(data[half:]) + made.flush()
+    path = write(tmp_path / "a.tgz", stream)
+    assert origin.publish(path).opaque_bytes == path.stat().st_size
     assert given_back(origin, path)
 
 
@@ -353,6 +372,33 @@ def test_an_archive_that_changes_meanwhile(origin, trees, tmp_path):
     assert origin.listed() == []
 
 
+def test_directories_that_no_member_is_for_are_counted(origin, tmp_path, monkeypatch):
+    """A short archive of long paths can stand for millions of them, which would take hours."""
+    monkeypatch.setattr("pacstore.archive.entries.MOST_MEMBERS", 3)
+    path = write(tmp_path / "a.tar", tar_of(Entry("a/b/c/f"), Entry("a/b/c/g")))
+    origin.publish(path)
+    path = write(tmp_path / "b.tar", tar_of(Entry("a/b/c/d/f")))
+    with pytest.raises(TooLarge, match="more than 3 directories that it does not name"):
+        origin.publish(path, NEXT)
+
+
+@pytest.mark.slow
+def test_what_changes_after_it_was_read_is_no_error(origin, trees, tmp_path):
+    """The release is in the catalog by then: to say that it was refused would be wrong."""
+    path = write(tmp_path / "a.tar", tar_of_directory(trees[0]))
+
+    def touched():
+        # The time is asked for last when the catalog changes.
+        os.utime(path, ns=(1, 1) if path.stat().st_mtime_ns != 1 else (2, 2))
+        return NOW
+
+    publish(
+        path, Release.parse(NAME), origin.store, origin.catalog, keys=origin.keys, options=OPTIONS,
+        progress=Silent(), now=touched,
+    )  # fmt: skip
+    assert origin.listed() == [NAME]
+
+
 def test_a_release_without_an_original(origin, trees, tmp_path):
     origin.publish(trees[0])
     with pytest.raises(NotFound, match="published from a directory"):
@@ -383,6 +429,51 @@ def test_what_was_interrupted_continues(compression, origin, trees, tmp_path):
     with pytest.raises(Refused, match="is there already"):
         give_back(origin, tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == b"mine"
+
+
+class Killed(Exception):
+    """The end of a fetch, wherever it is."""
+
+
+@pytest.mark.parametrize("compression", ["gzip", pytest.param("none", marks=pytest.mark.slow)])
+def test_two_fetches_of_one_original_at_once(compression, origin, trees, tmp_path):
+    """What the first has verified stays so, though a second one begins, and ends, while it finishes."""
+    path = write(tmp_path / "a", COMPRESSIONS[compression](tar_of_directory(trees[0])))
+    origin.publish(path)
+    seconds = []
+
+    def second(_):
+        if first.phases[-1] in ("verifying", "compressing") and not seconds:
+            seconds.append(True)
+            with pytest.raises((Killed, Unavailable)) as caught:
+                give_back(origin, tmp_path / "back", progress=Notes(kill))
+            seconds.append(caught.value)
+
+    def kill(step):
+        # Once it looks at what is there.
+        if step == 2:
+            raise Killed
+
+    first = Notes(second)
+    give_back(origin, tmp_path / "back", progress=first)
+    assert (tmp_path / "back").read_bytes() == path.read_bytes()
+    assert "another fetch writes to it" in str(seconds[1])
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith("back")) == ["back"]
+
+
+@pytest.mark.parametrize("way", ["just ended", "begun anew"])
+def test_a_fetch_that_ends_just_as_another_begins(way, tmp_path, monkeypatch):
+    """Nobody takes the file that was given its name just now for one that still grows."""
+    partial = write(tmp_path / "back.partial", b"whole")
+
+    def ends(*_):
+        partial.rename(tmp_path / "back")
+        if way == "begun anew":
+            partial.write_bytes(b"")
+
+    monkeypatch.setattr("pacstore.archive.returning.fcntl.flock", ends)
+    with pytest.raises(Unavailable, match="another fetch has just ended"), _alone(tmp_path / "back"):
+        raise AssertionError
 
 
 @pytest.mark.slow
