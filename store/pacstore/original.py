@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from pacstore.document import U32, Column32, Column64, Value
-from pacstore.errors import Refused
+from pacstore.errors import Refused, printable
 from pacstore.limits import LIMITS, MIB
 from pacstore.tree import check_name
 
@@ -50,7 +50,8 @@ class Recompression:
 
     def __str__(self) -> str:
         told = ", ".join(f"{key} {value}" for key, value in self.settings.items())
-        return f"{self.tool} {self.version}" + (f" ({told})" if told else "")
+        # A stranger's manifest has it, and it is shown to people.
+        return printable(f"{self.tool} {self.version}" + (f" ({told})" if told else ""))
 
 
 @dataclass(frozen=True, eq=False)

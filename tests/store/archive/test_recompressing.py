@@ -44,6 +44,12 @@ def test_what_is_not_known_is_of_a_newer_version(name, plain):
         list(remake(UNKNOWN[name], plain))
 
 
+def test_what_a_manifest_calls_a_tool_moves_no_cursor():
+    shown = str(Recompression("\x1b[2Jzlib", "1\n", {"\x1b[31mlevel": 6}))
+    assert shown.isprintable()
+    assert "zlib 1" in shown
+
+
 def test_a_program_that_is_not_here_is_named(plain, monkeypatch, tmp_path):
     monkeypatch.setattr("pacstore.archive.recompressing._PATH", str(tmp_path))
     assert version_of("gzip-program") == ""
