@@ -236,7 +236,7 @@ class UploadLimits:
     long, and its length divided by `min_bytes_per_second`. `write_bytes`: written at once. `wait_seconds`: how long a request
     waits for work that takes long, before it is answered that it goes on; `jobs`: such work at once. `lease_seconds`: how long
     what a client was told to be here is kept for it after its last request, `lease_most_seconds`: in all; `publications`: how
-    many clients at once. `collect_seconds`: between looks for uploads that were left.
+    many releases at once, and `publications_per_token`. `collect_seconds`: between looks for uploads that were left.
     """
 
     open: int = 1_024
@@ -258,6 +258,7 @@ class UploadLimits:
     lease_seconds: float = 900.0
     lease_most_seconds: float = 86_400.0
     publications: int = 256
+    publications_per_token: int = 64
     collect_seconds: float = 600.0
 
 

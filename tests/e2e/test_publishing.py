@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from tests.e2e.site import Outcome, Site, get, wait_until
+from tests.e2e.site import PACBALL, Outcome, Site, get, wait_until
 from tests.store.releases import make_tree, noise, write
 
 pytestmark = pytest.mark.slow
@@ -122,6 +122,10 @@ def test_without_the_online_key_the_release_waits_for_it(place, tmp_path):
     with place.serving() as (url, process):
         place.show_token(url)
         assert place.publisher.ok(*place.words(url, tree))["waiting"]
+        words = [str(PACBALL), *map(str, place.words(url, tree))]
+        again = subprocess.run(words, env=place.publisher.environment, capture_output=True, text=True, check=True)
+        assert again.stdout.startswith(f"{NEW} was published before")
+        assert "it waits there for signatures" in again.stdout
         releases = place.publisher.ok("list", "--from", url, "--root-keys", place.line / "root.json")["releases"]
         assert [entry["release"] for entry in releases] == [OLD]
         stop(process)

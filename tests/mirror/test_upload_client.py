@@ -12,12 +12,12 @@ from pacmirror.source import HttpSource
 from pacmirror.surroundings import Surroundings
 from pacmirror.uploads.client import HttpOrigin
 from pacstore.digest import Digest
-from pacstore.errors import Corrupt, Refused, TooLarge, Unavailable
+from pacstore.errors import Corrupt, NotFound, Refused, TooLarge, Unavailable
 from pacstore.outgoing.authoring import LineCopy
 from pacstore.outgoing.publishing import publish_there
 from pacstore.release import Release
 from pacstore.storage import ObjectKind
-from tests.mirror.scripted import answer, playing
+from tests.mirror.scripted import Pause, answer, playing
 from tests.mirror.uploading import RELEASE, taking
 from tests.store.outgoing import pack_of
 from tests.store.releases import NEXT, NOW, OPTIONS, Notes, make_tree, noise, originals, write
@@ -124,3 +124,27 @@ def test_what_is_no_origin_is_told_of(said):
         pytest.raises(kind),
     ):
         origin.begin(NAME)
+
+
+def test_the_words_of_the_origin_may_come_bit_by_bit():
+    """As through a proxy, or in several records of TLS."""
+    said = answer("404 Not Found", b'{"error": "NotFound", "message": "no releases are published here"}')
+    with (
+        playing([said[:-20], Pause(0.3), said[-20:]]) as server,
+        HttpOrigin(server.url, limits=LIMITS, surroundings=Surroundings(Proxies())) as origin,
+        pytest.raises(NotFound, match="no releases are published here"),
+    ):
+        origin.begin(NAME)
+
+
+def test_an_origin_that_takes_nothing_is_not_sent_the_same_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr("pacmirror.uploads.sender._MOST_STRAYS", 2)
+    digest, data = pack_of(noise("nowhere", 5000))
+    file = write(tmp_path / "pack", data)
+    where = answer("204 No Content", b"", "Upload-Offset: 0", "Upload-Complete: ?0", "Connection: close")
+    with (
+        playing([where]) as server,
+        HttpOrigin(server.url, limits=LIMITS, surroundings=Surroundings(Proxies())) as origin,
+        pytest.raises(Unavailable, match="has 0 bytes after"),
+    ):
+        origin.start_upload(NAME, ObjectKind.PACK, digest, file, lambda _: None).result(60)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import json
 import socket
 import time
@@ -10,8 +12,9 @@ import pytest
 
 from pacmirror.config import AccessConfig, Config, UploadConfig, UpstreamConfig
 from pacmirror.config_rules import check_config
-from pacmirror.limits import UploadLimits
+from pacmirror.limits import ServerLimits, UploadLimits
 from pacmirror.token_file import revoke_token
+from pacmirror.uploads.publications import AtWork, Publications
 from pacstore.digest import Digest
 from pacstore.errors import Refused
 from pacstore.limits import GIB
@@ -177,6 +180,23 @@ def test_questions_are_bounded_and_whole(shared):
     assert client.publication("DELETE").status == 204
 
 
+def test_no_body_becomes_more_than_was_sent(shared):
+    """60 kB of gzip are 60 MB: neither the room for bodies nor the length of a piece would be what is taken."""
+    client = shared.client()
+    digest, data = sample("gzip")
+    client.create(digest, len(data))
+    client.headers = {"Content-Encoding": "gzip"}
+    for answer in (
+        client.missing(gzip.compress(b"x" * 32)),
+        client.publication("POST", "/placement", gzip.compress(b"{}")),
+        client.publication("POST", "/change", gzip.compress(b" " * 1000)),
+        client.append(digest, gzip.compress(data), 0, last=True),
+    ):
+        assert (answer.status, "must not be compressed" in answer.json["message"]) == (400, True)
+    client.headers = {}
+    assert client.append(digest, data, 0, last=True).status == 200
+
+
 def test_every_refusal_of_a_token_says_why(shared):
     for client, status, words in (
         (Client(shared.daemon), 401, "a token is needed"),
@@ -249,6 +269,23 @@ def test_uploads_are_bounded_in_number_and_bytes_for_each_token_and_in_all(tmp_p
         assert made.status()["open"] == 3
         one.ask("DELETE", one.upload(sample("1")[0]))
         assert three.create(sample("5")[0], 1).status == 201
+
+
+@pytest.mark.slow
+def test_one_token_does_not_take_the_place_of_all_who_publish(tmp_path):
+    with taking(tmp_path, limits=UploadLimits(publications=3, publications_per_token=2)) as made:
+        one, two, three = made.client(), made.client(), made.client()
+        answers = []
+        for version in ("1", "2", "1", "3"):
+            one.release = f"Demo-{version}.0-x"
+            answers.append(one.publication())
+        assert [answer.status for answer in answers] == [200, 200, 200, 429]
+        assert "with this token" in answers[-1].json["message"]
+        assert two.publication().status == 200
+        assert three.publication().status == 503
+        one.release = "Demo-1.0-x"
+        assert one.publication("DELETE").status == 204
+        assert three.publication().status == 200
 
 
 @pytest.mark.slow
@@ -349,3 +386,49 @@ def test_a_client_that_sends_nothing_is_not_waited_for(tmp_path):
             assert parse_answer(sock.recv(65_536))[0] == 409
         assert time.monotonic() - began < 45
         assert client.look(digest).offset == 10
+
+
+@pytest.mark.slow
+def test_a_body_that_does_not_come_takes_the_room_of_others_only_for_a_moment(tmp_path):
+    limits = UploadLimits(stall_seconds=0.2, bodies_bytes=1000)
+    with taking(tmp_path, limits=limits) as made:
+        client = made.client()
+        lines = ["POST /v1/publications/Demo-1.0-x/change HTTP/1.1", "Host: x", f"Authorization: Bearer {client.token}"]
+        head = "\r\n".join([*lines, f"Content-Length: {limits.change_bytes}", "", ""]).encode()
+        with socket.create_connection(made.daemon.address, timeout=60) as sock:
+            sock.sendall(head + b"{")
+            assert parse_answer(sock.recv(65_536))[0] == 503
+        assert client.missing(b"x" * 32).status == 200
+
+
+def test_a_result_waits_for_who_asks_again_and_not_for_ever(tmp_path):
+    publications = Publications(Config(tmp_path, limits=ServerLimits(uploads=UploadLimits(wait_seconds=0))), None, None)
+    done = []
+
+    async def ask():
+        go = asyncio.Event()
+
+        async def work():
+            await go.wait()
+            done.append("once")
+            return "result"
+
+        for _ in range(2):
+            go.clear()
+            with pytest.raises(AtWork):
+                await publications._job("key", work)
+            go.set()
+            await publications._tasks.ended()
+            await publications._end_leases()
+            assert await publications._job("key", work) == "result"
+        go.clear()
+        with pytest.raises(AtWork):
+            await publications._job("left", work)
+        go.set()
+        await publications._tasks.ended()
+        for _ in range(2):
+            await publications._end_leases()
+        assert publications._jobs == {}
+
+    asyncio.run(ask())
+    assert len(done) == 3

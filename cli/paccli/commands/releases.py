@@ -26,6 +26,7 @@ from paccli.options import (
     TrustOptions,
 )
 from paccli.output import Output, date, fields, reporting, size
+from paccli.published import print_published
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from pacstore.packing import PackingOptions
     from pacstore.progress import Progress
     from pacstore.provenance import Artifact, Summary
-    from pacstore.publish import Published
     from pacstore.release import Release
     from pacstore.store import Store
     from pacstore.trust.client import VerifiedCatalog
@@ -146,7 +146,7 @@ def publish(
             )
             seconds = time.monotonic() - started
             digests = _pacball_digests(store, catalog.release(name), shown) if pacball else {}
-        _print_published(output, done, seconds, digests, keep_stream=keep_stream)
+        print_published(output, done, seconds, digests, keep_stream=keep_stream)
     return None
 
 
@@ -182,7 +182,7 @@ def _publish_to_url(
         work=work,
         keep_stream=keep_stream,
     )
-    _print_published(output, done, time.monotonic() - started, {}, keep_stream=keep_stream)
+    print_published(output, done, time.monotonic() - started, {}, keep_stream=keep_stream)
 
 
 def _refuse_options(given: Mapping[str, object], message: str, hint: str) -> None:
@@ -209,41 +209,6 @@ def _pacball_digests(store: Store, entry: CatalogRelease | None, progress: Progr
         "md5": found.md5.hex(),
         "adler32": f"{found.adler32:08x}",
     }
-
-
-def _print_published(
-    output: Output, done: Published, seconds: float, digests: dict[str, object], *, keep_stream: bool
-) -> None:
-    for key in done.created_keys:
-        output.note(f"pacball: made the key {key}")
-    if done.existed:
-        output.text(f"{done.release} was published before, with this very tree {done.tree_digest}")
-    else:
-        output.text(f"published {done.release}: {done.files} files, {size(done.bytes_total)}, tree {done.tree_digest}")
-        rewritten = f", {size(done.bytes_rewritten)} stored again" if done.bytes_rewritten else ""
-        if done.waiting:
-            output.text("  it waits for signatures, or for the origin: pacball trust status --store STORE")
-        sent = getattr(done, "bytes_sent", None)
-        if sent is not None:
-            output.text(f"  {size(sent)} sent")
-        output.text(f"  {size(done.bytes_new)} new{rewritten}; {size(done.bytes_stored)} in new packs; {seconds:.1f} s")
-        _print_original(output, done, keep_stream=keep_stream)
-    if digests:
-        output.text(f"  pacball: {digests['pacball']}")
-        output.text(f"  sha256 {digests['sha256']}, md5 {digests['md5']}, adler32 {digests['adler32']}")
-    output.result({**fields(done), **digests, "seconds": round(seconds, 3)})
-
-
-def _print_original(output: Output, done: Published, *, keep_stream: bool) -> None:
-    if not done.original:
-        return
-    output.text(f"  {done.original} is given back by: pacball fetch {done.release} --original")
-    if done.opaque_bytes:
-        why = "as asked for" if keep_stream else "nothing was found that makes it again"
-        output.text(f"  its stream is kept as it is, {size(done.opaque_bytes)}: {why}")
-        return
-    made = f"; its stream is made again by {done.recompression}" if done.recompression else ""
-    output.text(f"  beside its files it has {size(done.original_bytes)}, {size(done.original_new)} of them new{made}")
 
 
 def list_releases(

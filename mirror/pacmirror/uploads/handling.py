@@ -110,6 +110,7 @@ async def append_to_upload(request: web.Request) -> web.StreamResponse:
     if request.content_type != PIECE_TYPE:
         raise Refused(f"has not the Content-Type {PIECE_TYPE}", place="the piece")
     most = request.app[INTAKE].limits.piece_bytes
+    _check_plain(request)
     if (request.content_length or 0) > most:
         raise TooLarge(f"a piece of more than {most} bytes", hint="send smaller pieces")
     is_last = _is_complete(request)
@@ -222,25 +223,36 @@ def _progress(upload: Upload | None, length: int | None, request: web.Request) -
 async def _read(request: web.Request, most: int) -> bytes:
     """The whole body. Raises TooLarge, and Unavailable where it is broken off."""
     limits = request.app[INTAKE].limits
+    _check_plain(request)
     if (request.content_length or 0) > most:
         raise TooLarge(f"a body of more than {most} bytes")
     try:
         async with asyncio.timeout(2 * limits.stall_seconds + most / (16 * limits.min_bytes_per_second)):
             async with request.app[INTAKE].bodies.take(request.content_length or most):
-                return await _collect(request.content, most)
+                return await _collect(request.content, most, limits.stall_seconds)
     except TimeoutError as error:
         raise Unavailable("the body took too long", hint="try again") from error
     except (ClientError, HttpProcessingError, OSError) as error:
         raise Unavailable("the body was broken off", hint="try again") from error
 
 
-async def _collect(content: StreamReader, most: int) -> bytes:
+async def _collect(content: StreamReader, most: int, stall_seconds: float) -> bytes:
     data = bytearray()
-    async for piece in content.iter_any():
+    while True:
+        # Others wait for the room: who is silent does not keep it as long as the largest body may take.
+        async with asyncio.timeout(stall_seconds):
+            piece = await content.readany()
+        if not piece:
+            return bytes(data)
         data += piece
         if len(data) > most:
             raise TooLarge(f"a body of more than {most} bytes")
-    return bytes(data)
+
+
+def _check_plain(request: web.Request) -> None:
+    """Limits, and the room that is taken for a body, are of what was sent: it must not become more here."""
+    if any(one.strip().lower() not in ("", "identity") for one in request.headers.getall("Content-Encoding", [])):
+        raise Refused("a body must not be compressed", place="Content-Encoding", hint="send it as it is")
 
 
 def _object(data: bytes) -> Mapping[str, object]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from pacmirror.service import Service
 from pacmirror.tasks import Tasks, keep_doing
 from pacmirror.threads import start_thread
-from pacmirror.uploads.refusals import Later
+from pacmirror.uploads.refusals import Later, TooMany
 from pacstore.errors import Corrupt, NotFound, Refused, Unavailable
 from pacstore.incoming import publication
 from pacstore.incoming.publication import Placed
@@ -80,6 +80,8 @@ class Publications(Service):
         self._watch = watch
         self._leases: dict[tuple[str, Release], _Lease] = {}
         self._jobs: dict[Hashable, asyncio.Task[object]] = {}
+        self._over: dict[Hashable, asyncio.Task[object]] = {}
+        """The jobs that were done at the last look, and whose results nobody had asked for."""
         self._tasks = Tasks()
         self._ending: asyncio.Task[None] | None = None
         self._committing = asyncio.Semaphore(1)
@@ -104,9 +106,8 @@ class Publications(Service):
         """Wait for what is being committed; give back the leases."""
         self.stop()
         await self._tasks.ended()
-        for lease in self._leases.values():
-            lease.holding.close()
-        self._leases.clear()
+        for key in list(self._leases):
+            await self.close(*key)
         if self._ending is not None:
             await asyncio.wait([self._ending])
 
@@ -180,13 +181,14 @@ class Publications(Service):
             await self._watch.catalog.look()
             return outcome
 
-        return await self._job((owner, release, hashlib.sha256(data).digest()), work)
+        digest = await start_thread(lambda: hashlib.sha256(data).digest(), name=_THREAD)
+        return await self._job((owner, release, digest), work)
 
     async def close(self, owner: str, release: Release) -> None:
         """The client is done: nothing is kept for it any longer."""
         lease = self._leases.pop((owner, release), None)
         if lease is not None:
-            lease.holding.close()
+            await _give_back(lease)
 
     def status(self) -> Mapping[str, object]:
         """How many are at it."""
@@ -216,21 +218,38 @@ class Publications(Service):
         if lease is not None and now - lease.begun < self._limits.lease_most_seconds:
             lease.used = now
             return
-        if lease is None and len(self._leases) >= self._limits.publications:
-            raise Later("too many releases are being published at once", hint="try again later")
+        if lease is None:
+            self._check_room(owner)
         holding = contextlib.ExitStack()
         await start_thread(lambda: holding.enter_context(store.lease()), name=_THREAD)
         # Two requests of one client may come here at once: the later one's lease is the one that stays.
-        await self.close(owner, release)
-        self._leases[owner, release] = _Lease(holding, now, now)
+        before, self._leases[owner, release] = self._leases.get((owner, release)), _Lease(holding, now, now)
+        if before is not None:
+            await _give_back(before)
+
+    def _check_room(self, owner: str) -> None:
+        """Raise TooMany or Later unless one more release may be published now; one token must not take the place of all."""
+        if sum(other == owner for other, _ in self._leases) >= self._limits.publications_per_token:
+            hint = "finish some first: pacball publish says when it is done"
+            raise TooMany("too many releases are being published with this token at once", hint=hint)
+        if len(self._leases) >= self._limits.publications:
+            raise Later("too many releases are being published at once", hint="try again later")
 
     async def _end_leases(self) -> None:
         now = time.monotonic()
         for key, lease in list(self._leases.items()):
             if now - lease.used > self._limits.lease_seconds:
                 await self.close(*key)
-        # Of clients that have left: nobody will ask for the result.
-        self._jobs = {key: job for key, job in self._jobs.items() if not job.done()}
+        # Of clients that have left: who waits for a result asks again long before the second look at it.
+        done = {key: job for key, job in self._jobs.items() if job.done()}
+        for asked, job in done.items():
+            if self._over.get(asked) is job:
+                del self._jobs[asked]
+        self._over = done
+
+
+async def _give_back(lease: _Lease) -> None:
+    await start_thread(lease.holding.close, name=_THREAD)
 
 
 def _of_the_store(work: Callable[P, T]) -> Callable[P, T]:

@@ -137,7 +137,7 @@ class Sender:
         try:
             body = _blocks(file, offset, count)
             async with self._request("PATCH", url, headers, body, length=count) as response:
-                return _offset(response, length)
+                there = _offset(response, length)
         except NotFound as error:
             # Another command of this user has finished or cancelled it meanwhile.
             raise NotThere(error.message, place=error.place, hint=error.hint) from error
@@ -146,6 +146,9 @@ class Sender:
                 raise
             self._piece_bytes = max(min(self._piece_bytes, count) // 4, _LEAST_PIECE_BYTES)
             raise NotThere(error.message, place=error.place) from error
+        if 0 <= there <= offset:
+            raise NotThere(f"has {there} bytes after those from {offset} on were sent", place=str(url))
+        return there
 
     def _request(self, method: str, url: URL, headers: Mapping[str, str], data: object, *, length: int) -> _Request:
         return _Request(self._session, self._limits, self._proxy, method, url, headers, data, length)
@@ -258,8 +261,8 @@ async def _check(response: aiohttp.ClientResponse, url: URL) -> None:
 async def _said(response: aiohttp.ClientResponse) -> dict[str, str]:
     """The words of the origin; none where something else has answered."""
     try:
-        value = json.loads(await response.content.read(_ERROR_BYTES) or b"{}")
-    except (ValueError, RecursionError, aiohttp.ClientError, OSError):
+        value = json.loads(await _body(response, _ERROR_BYTES) or b"{}")
+    except (ValueError, RecursionError, TooLarge, aiohttp.ClientError, OSError):
         return {}
     if not isinstance(value, dict):
         return {}
