@@ -8,7 +8,7 @@ import pytest
 import zstandard
 
 from pacstore.digest import Digest
-from pacstore.errors import Corrupt, NewerFormat, PacballError, Refused
+from pacstore.errors import Corrupt, NewerFormat, PacballError, Refused, Unavailable
 from pacstore.incoming.admission import admit, is_admitted
 from pacstore.incoming.publication import StillMissing, missing_chunks, place, take_change
 from pacstore.incoming.spool import UploadName, UploadSpool
@@ -230,3 +230,17 @@ def test_a_change_of_anything_else_than_the_line_is_refused(origin, tmp_path):
 
 def fields(entry):
     return {name: getattr(entry, name) for name in type(entry).__dataclass_fields__}
+
+
+def test_a_damaged_index_is_not_the_fault_of_what_was_sent(origin, tmp_path):
+    origin.publish(make_tree(tmp_path / "tree"))
+    origin = origin.again()
+    origin.store.index_path.unlink()
+    digest, data = pack_of(b"x" * 100)
+    path = write(tmp_path / "pack", data)
+    with pytest.raises(Unavailable, match="the store there is damaged: the index"):
+        admit(origin.store, ObjectKind.PACK, digest, path)
+    (known, *_) = origin.store.storage.digests(ObjectKind.PACK)
+    with pytest.raises(Unavailable, match="the store there is damaged: the index"):
+        is_admitted(origin.store, ObjectKind.PACK, known)
+    origin.store.close()

@@ -11,14 +11,15 @@ import contextlib
 import hashlib
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pacmirror.service import Service
 from pacmirror.tasks import Tasks, keep_doing
 from pacmirror.threads import start_thread
 from pacmirror.uploads.refusals import Later, TooMany
-from pacstore.errors import Corrupt, NotFound, Refused, Unavailable
+from pacstore.errors import NotFound, Refused
 from pacstore.incoming import publication
+from pacstore.incoming.damage import of_the_store
 from pacstore.incoming.publication import Placed
 from pacstore.packing import PackingOptions
 from pacstore.trust.change import Change
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 _THREAD = "pacball-publish"
 _LOOK_SECONDS = 15.0
 _NO_KEYS = "no keys"
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -115,7 +115,7 @@ class Publications(Service):
         """What there is of a release. Raises Refused where its line was not begun, NotFound where there is no catalog."""
         store = self._intake.store
 
-        @_of_the_store
+        @of_the_store()
         def look() -> Begun:
             catalog = self._catalog(store)
             if release.project not in catalog.projects():
@@ -131,7 +131,7 @@ class Publications(Service):
         """Those of the chunks `ids` that are not here; the others stay as long as the lease does."""
         store = self._intake.store
         await self._hold(owner, release, store)
-        return await start_thread(lambda: _of_the_store(publication.missing_chunks)(store, ids), name=_THREAD)
+        return await start_thread(lambda: of_the_store()(publication.missing_chunks)(store, ids), name=_THREAD)
 
     async def place(self, owner: str, release: Release, manifest: SignedDocument, attributes: SignedDocument) -> Placed:
         """A placement of the release. Raises StillMissing, AtWork, and what `publication.place` raises."""
@@ -149,7 +149,7 @@ class Publications(Service):
         """What waits of the line, to be signed on top of; None if nothing does."""
         store, role = self._intake.store, line_role(release.project)
 
-        @_of_the_store
+        @of_the_store()
         def look() -> Change | None:
             try:
                 change = self._catalog(store).export()
@@ -171,7 +171,7 @@ class Publications(Service):
         def take() -> Outcome:
             ring = KeyRing(self._config.online_keys or store.private / _NO_KEYS, self._config.secrets)
             change = Change.parse(data, place="the change that was sent")
-            take_change = _of_the_store(publication.take_change)
+            take_change = of_the_store()(publication.take_change)
             return take_change(store, self._catalog(store), change, release, ring, now=time.time())
 
         async def work() -> Outcome:
@@ -250,19 +250,6 @@ class Publications(Service):
 
 async def _give_back(lease: _Lease) -> None:
     await start_thread(lease.holding.close, name=_THREAD)
-
-
-def _of_the_store(work: Callable[P, T]) -> Callable[P, T]:
-    """`work`, for which damage that it finds is no fault of the client's."""
-
-    def do(*args: P.args, **values: P.kwargs) -> T:
-        try:
-            return work(*args, **values)
-        except Corrupt as error:
-            hint = "tell its operator: pacball store check says more"
-            raise Unavailable(f"the store here is damaged: {error.message}", place=error.place, hint=hint) from error
-
-    return do
 
 
 async def _awaiting(work: Callable[[], Awaitable[T]]) -> T:

@@ -12,6 +12,7 @@ from blake3 import blake3
 from pacstore.codec import KIND_ZSTD
 from pacstore.durable import wrapped
 from pacstore.errors import Corrupt, NewerFormat, NotFound, Refused
+from pacstore.incoming.damage import of_the_store
 from pacstore.limits import LIMITS, MIB
 from pacstore.pack import read_frame, read_table
 from pacstore.readback import check_chunks
@@ -39,7 +40,8 @@ def is_admitted(store: Store, kind: ObjectKind, digest: Digest) -> bool:
         store.storage.size(kind, digest)
     except NotFound:
         return False
-    return kind is not ObjectKind.PACK or store.index.has(digest)
+    with of_the_store():
+        return kind is not ObjectKind.PACK or store.index.has(digest)
 
 
 def admit(store: Store, kind: ObjectKind, digest: Digest, path: Path) -> None:
@@ -47,6 +49,7 @@ def admit(store: Store, kind: ObjectKind, digest: Digest, path: Path) -> None:
 
     A pack's table and each of its frames are compared with their digests, each frame is decoded, and each chunk compared with
     its id. Raises Corrupt, TooLarge, NewerFormat or Refused for what is not what it is said to be: then nothing has changed.
+    Unavailable where the disk or the index fails.
     """
     with wrapped(path), open(path, "rb") as file, store.storage.stage(kind) as staged:
         if kind is not ObjectKind.PACK:
@@ -55,10 +58,12 @@ def admit(store: Store, kind: ObjectKind, digest: Digest, path: Path) -> None:
             return
         table = _copy_pack(file, staged, digest)
         # Before it is visible: a collection that found this very pack without use leaves it alone from here on.
-        store.index.claim(digest)
+        with of_the_store():
+            store.index.claim(digest)
         staged.publish(digest)
     # Where a chunk is known already, its place stays: strangers must not move what others will refer to.
-    store.index.add(table, keep_known=True)
+    with of_the_store():
+        store.index.add(table, keep_known=True)
 
 
 def _copy(file: BinaryIO, staged: Staged, digest: Digest, *, place: str) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 from pacstore.attributes import Attributes
 from pacstore.digest import DIGEST_BYTES
 from pacstore.documents import read_object
-from pacstore.errors import Corrupt, NotFound, Refused, Unavailable
+from pacstore.errors import NotFound, Refused
+from pacstore.incoming.damage import of_the_store
 from pacstore.ingest import Moving
 from pacstore.manifest import Manifest
 from pacstore.packing import Packer, PackingOptions
@@ -87,12 +88,8 @@ def place(
     found = Manifest.parse(_read(store, ObjectKind.MANIFEST, manifest), place="the manifest that was sent")
     read = _read(store, ObjectKind.ATTRIBUTES, attributes)
     Attributes.parse(read, found.tree, place="the attributes that were sent")
-    try:
+    with of_the_store():
         return _place(store, release, found, options)
-    except Corrupt as error:
-        # The documents are right: whatever else is wrong is the store's.
-        hint = "tell its operator: pacball store check says more"
-        raise Unavailable(f"the store there is damaged: {error.message}", place=error.place, hint=hint) from error
 
 
 def _place(store: Store, release: Release, manifest: Manifest, options: PackingOptions) -> Placed:
