@@ -79,6 +79,7 @@ def stored_packs(top: Path) -> set[str]:
     return {path.name for path in (top / "store/public/packs").rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_publishers_killed_at_any_moment_lose_nothing(tmp_path):
     rng = seeded("publish")
     old = make_tree(tmp_path / "old", version="0", kib=3_000)
@@ -116,6 +117,7 @@ def next_version(old: Path, new: Path, version: int) -> Path:
     return new
 
 
+@pytest.mark.slow
 def test_a_store_whose_first_publisher_was_killed_at_any_moment_is_usable(tmp_path):
     """Making the store, its catalog and its keys is interrupted, too."""
     tree = make_tree(tmp_path / "tree", kib=100)

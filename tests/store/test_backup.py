@@ -385,8 +385,15 @@ def test_a_change_that_is_not_committed_yet_is_not_in_force_in_the_backup(pair):
 # Interruptions
 
 
-@pytest.mark.parametrize("call", ["fsync", "replace"])
-@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize(
+    ("before", "call"),
+    [
+        (False, "fsync"),
+        pytest.param(False, "replace", marks=pytest.mark.slow),
+        pytest.param(True, "fsync", marks=pytest.mark.slow),
+        pytest.param(True, "replace", marks=pytest.mark.slow),
+    ],
+)
 def test_interrupted_anywhere_it_continues_and_what_was_there_can_be_restored(
     pair, tmp_path, monkeypatch, before, call
 ):

@@ -172,7 +172,7 @@ def count_calls(top, small):
     return len(faulty.calls)
 
 
-@pytest.mark.parametrize("step", [5, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [9, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fail", [unavailable, disk_full, killed])
 def test_an_error_at_any_call_loses_nothing(tmp_path, small, fail, step):
     """The store opens, lists what was acknowledged, is sound, and the next attempt uses the packs that were finished."""

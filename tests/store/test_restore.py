@@ -238,7 +238,7 @@ def documents(pair):
     return sorted({*record.files, *objects} - {f"public/{path}" for path in unnamed(pair.origin)})
 
 
-@pytest.mark.parametrize("how", ["flipped", "missing"])
+@pytest.mark.parametrize("how", [pytest.param("flipped", marks=pytest.mark.slow), "missing"])
 def test_every_damaged_file_is_named_and_nothing_is_acknowledged(whole, how):
     """All of them one by one, and all at once."""
     files = documents(whole)
@@ -364,7 +364,7 @@ def test_what_the_store_could_not_give_has_to_come_from_elsewhere(backed_up, tmp
 # Interruptions
 
 
-@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize("call", ["fsync", pytest.param("replace", marks=pytest.mark.slow)])
 def test_interrupted_anywhere_it_is_no_store_and_continues(whole, monkeypatch, call):
     with failing(monkeypatch, 0, Killed(), call=call) as count:
         whole.restore()
