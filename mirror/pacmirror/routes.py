@@ -20,6 +20,7 @@ from pacmirror.judging import TIMESTAMP_PATH
 from pacmirror.listener import counted_as
 from pacmirror.pacballs.answering import CONFIG, get_index, get_pacball
 from pacmirror.pacballs.browsing import add_slash, get_file, get_release
+from pacmirror.pacballs.chunks import get_chunk
 from pacmirror.peers import asks_held_only, follow
 from pacmirror.replication import Replication
 from pacmirror.request_keys import SENT, SERVED, client_address
@@ -195,6 +196,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/pacballs", add_slash),
     ("GET", "/pacballs/", get_index),
     ("GET", "/pacballs/{name}", get_pacball),
+    ("GET", "/pacballs/{store}/{prefix}/{chunk}", get_chunk),
     ("GET", "/files", add_slash),
     ("GET", "/files/", get_index),
     ("GET", "/files/{release}", get_release),

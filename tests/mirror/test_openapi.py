@@ -45,7 +45,7 @@ def writable(store):
 
 def test_files_are_served_as_described(daemon, tmp_path):
     said = ask(daemon.url, tmp_path, "--include-path-regex", FILES, *NO_FAULT)
-    assert "Tested: 22" in said, said[-1500:]
+    assert "Tested: 24" in said, said[-1500:]
 
 
 def test_all_else_is_answered_as_described(writable, tmp_path):

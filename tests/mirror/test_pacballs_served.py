@@ -7,6 +7,7 @@ import hashlib
 import re
 import shutil
 import socket
+import struct
 import time
 import zlib
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+import zstandard
 
 from pacmirror.config import AccessConfig, PacballConfig, ScrubConfig, SyncConfig, UpstreamConfig
 from pacmirror.limits import PacballLimits, ScrubLimits, ServerLimits, SyncLimits
@@ -33,6 +35,7 @@ from tests.e2e.site import wait_until
 from tests.mirror.daemons import Daemon, running
 from tests.store.releases import NAME, NEXT, NOW, Origin, flip, make_tree, noise
 
+TABLE = 0xE75B9E112F17417D
 METALINK = "{urn:ietf:params:xml:ns:metalink}"
 QUICK = PacballLimits(look_seconds=0.1, digests_wait_seconds=20)
 PROMPT = ScrubLimits(first_pause_seconds=3600, look_seconds=0.05, retry_seconds=3600)
@@ -181,6 +184,49 @@ def test_a_metalink_of_it(daemon, world):
     assert [one.text for one in file.findall(f"{METALINK}url")] == [f"http://x{world.path}"]
     assert daemon.request(f"{world.path}.meta4", f"If-None-Match: {headers['etag']}", method="HEAD")[0] in (200, 304)
     assert daemon.request(f"{world.path}.meta4", "Range: bytes=5-9")[2] == body[5:10]
+
+
+def read_index(body):
+    """The end and the id of each chunk, by the text of casync's format alone."""
+    words = struct.unpack("<8Q", body[:64])
+    assert (words[:4], words[4] == words[5], words[6:]) == ((48, 0x96824D9C7B129FF9, 0, 1), True, (2**64 - 1, TABLE))
+    assert struct.unpack("<5Q", body[-40:]) == (0, 0, 48, len(body) - 48, 0x4B4F050E5549ECD1)
+    return [(struct.unpack("<Q", body[at : at + 8])[0], body[at + 8 : at + 40]) for at in range(64, len(body) - 40, 40)]
+
+
+def test_casync_finds_an_index_and_every_chunk_of_it(daemon, world):
+    status, headers, body = daemon.request(f"{world.path}.caibx")
+    assert (status, headers["content-type"]) == (200, "application/octet-stream")
+    assert daemon.request(f"{world.path}.caibx", f"If-None-Match: {headers['etag']}")[0] == 304
+    chunks, whole = read_index(body), b""
+    assert len(chunks) > 1
+    for end, name in chunks:
+        path = f"{world.path}.castr/{name.hex()[:4]}/{name.hex()}.cacnk"
+        status, headers, chunk = daemon.request(path)
+        assert (status, int(headers["content-length"])) == (200, len(chunk))
+        plain = zstandard.ZstdDecompressor().decompress(chunk)
+        assert hashlib.sha256(plain).digest() == name
+        whole += plain
+        assert len(whole) == end
+        assert daemon.request(path, "Range: bytes=131070-131090")[2] == chunk[131070:131091]
+        assert daemon.request(path, method="HEAD")[1]["content-length"] == str(len(chunk))
+    assert whole == world.data
+
+
+def test_there_are_no_other_chunks(daemon, world):
+    _, name = read_index(daemon.get(f"{world.path}.caibx"))[0]
+    good = name.hex()
+    wrong = f"{int(good[0], 16) ^ 1:x}{good[1:]}"
+    for path in (
+        f"{world.path}.castr/{wrong[:4]}/{wrong}.cacnk",
+        f"{world.path}.castr/0000/{good}.cacnk",
+        f"{world.path}.castr/{good[:4]}/{good}",
+        f"{world.path}.castr/{good[:4]}/{good.upper()}.cacnk",
+        f"{world.path}/{good[:4]}/{good}.cacnk",
+        f"/pacballs/default.castr/{good[:4]}/{good}.cacnk",
+        f"{world.path}.castr/{good[:4]}",
+    ):
+        assert daemon.request(path)[0] == 404, path
 
 
 def test_known_mirrors_are_named(world):

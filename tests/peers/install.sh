@@ -7,6 +7,7 @@ want nginx nginx-light
 want curl curl
 want aria2c aria2
 want wget wget
+want casync casync
 want strace strace
 want mount mount
 want losetup mount

@@ -1,4 +1,4 @@
-"""curl, wget, aria2, Chromium, and nginx between: pacballs that nobody has stored, interrupted, resumed and compared."""
+"""curl, wget, aria2, casync, Chromium, and nginx between: pacballs that nobody has stored, interrupted, resumed and compared."""
 
 from __future__ import annotations
 
@@ -100,6 +100,17 @@ def test_interrupted_by_a_killed_daemon_and_resumed(origin, served, tmp_path):
         assert curl.wait(60) != 0
     call("curl", *resume, served.url, cwd=tmp_path)
     assert served.is_in(got)
+
+
+def test_casync_by_the_index_interrupted_and_with_what_came_as_a_seed(served, tmp_path):
+    got, again = tmp_path / "got", tmp_path / "again"
+    index, store = f"{served.path}.caibx", f"{served.path}.castr"
+    with slowed(served.base, bytes_per_second=8 << 20) as slow:
+        interrupt([program("casync"), "extract", f"--store={slow}{store}", slow + index, got], got, tmp_path)
+    call("casync", "extract", f"--store={served.base}{store}", served.base + index, got)
+    assert served.is_in(got)
+    call("casync", "extract", f"--store={served.base}{store}", f"--seed={got}", served.base + index, again)
+    assert served.is_in(again)
 
 
 @contextlib.contextmanager

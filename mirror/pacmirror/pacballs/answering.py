@@ -1,4 +1,4 @@
-"""Answering: pacballs, their metalinks and the list of them."""
+"""Answering: pacballs, their metalinks and the list of them; and what all answers of this kind share."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from pacmirror.threads import start_thread
 from pacstore.digest import Digest
 from pacstore.errors import NotFound, PacballError, Unavailable, printable
 from pacstore.pacball.assembling import batches
+from pacstore.pacball.casync import encode_index
 from pacstore.pacball.digests import PacballKey
 from pacstore.pacball.metalink import METALINK_TYPE, encode_metalink
 from pacstore.pacball.stub import STUB_BYTES, file_name
@@ -40,7 +41,7 @@ PACBALLS = web.AppKey("PACBALLS", Pacballs)
 CONFIG = web.AppKey("CONFIG", Config)
 LASTING = "public, max-age=3600, no-transform"
 """The name of a pacball says which files it has; a later version may put another stub before them."""
-_NAME = re.compile(r"([A-Za-z0-9._-]+)\.b3-([0-9a-f]{64})\.sh(\.meta4)?\Z")
+_NAME = re.compile(r"([A-Za-z0-9._-]+)\.b3-([0-9a-f]{64})\.sh\Z")
 _ETAG_TAG = "pb"
 _THREAD = "pacball-page"
 
@@ -53,16 +54,12 @@ async def get_index(request: web.Request) -> web.StreamResponse:
 
 
 async def get_pacball(request: web.Request) -> web.StreamResponse:
-    """A pacball, whole or one range of it, or its metalink."""
+    """A pacball, whole or one range of it, or its metalink, or its index for casync."""
     name = request.rel_url.raw_path.rpartition("/")[2]
-    match = _NAME.match(name)
-    if match is None:
-        raise NotFound("is not the name of a pacball", place=printable(name[:300]), hint="/pacballs/ lists them")
-    entry = await request.app[PACBALLS].offer.find(match[1])
-    right = file_name(entry.release, entry.tree_digest)
-    if entry.tree_digest != Digest.parse(match[2]):
-        raise NotFound("is not here: the release has other files", place=name, hint=f"its pacball is {right}")
-    return await (_answer_metalink if match[3] else _answer_pacball)(request, entry, right)
+    for suffix, answer in _BESIDE.items():
+        if name.endswith(suffix):
+            return await answer(request, *await find_pacball(request, name.removesuffix(suffix)))
+    return await _answer_pacball(request, *await find_pacball(request, name))
 
 
 async def _answer_pacball(request: web.Request, entry: CatalogRelease, name: str) -> web.StreamResponse:
@@ -81,22 +78,13 @@ async def _answer_pacball(request: web.Request, entry: CatalogRelease, name: str
     if request.method == "GET" and answer.has_body and digests is None and answer.offset < STUB_BYTES:
         digests = await service.digesting.want(entry)
         if digests is None:
-            return _not_ready(request, opened.payload.total_bytes)
+            return not_ready(request, opened.payload.total_bytes)
         answer, response = begin()
 
     def pieces(assembler: Assembler) -> Iterator[Bytes]:
         return opened.pacball(assembler, digests).read(answer.offset, answer.offset + answer.length)
 
     return await send_assembled(request, answer, response, lambda: opened.assembler(digests), pieces)
-
-
-def _not_ready(request: web.Request, total_bytes: int) -> web.Response:
-    speed = request.app[CONFIG].limits.pacballs.hashed_bytes_per_second
-    seconds = min(max(total_bytes // speed, 5), 600)
-    message = "the SHA-256 that its beginning names is still being computed"
-    hint = f"ask again in {seconds} s; what is behind the first {STUB_BYTES} bytes can be had at once"
-    headers = {"Retry-After": str(seconds)}
-    return error_answer(503, "Unavailable", message, hint=hint, headers=headers)
 
 
 def _more_headers(request: web.Request, name: str, digests: PacballDigests | None) -> dict[str, str]:
@@ -118,18 +106,26 @@ async def _answer_metalink(request: web.Request, entry: CatalogRelease, name: st
     digests = await service.digesting.want(entry)
     if digests is None:
         opened = await service.offer.open(entry)
-        return _not_ready(request, opened.payload.total_bytes)
+        return not_ready(request, opened.payload.total_bytes)
     own = config.pacballs.url or _own_url(request)
     data = encode_metalink(entry, name, digests, [f"{url}/pacballs/{name}" for url in (own, *config.pacballs.mirrors)])
     # What a client says of our address is for that client alone.
     cache_control = CHANGING if config.pacballs.url else f"private, {CHANGING}"
     public = PublicFile(f"pacballs/{name}.meta4", "", cache_control, METALINK_TYPE)
-    more = {"Content-Disposition": disposition(f"{name}.meta4")}
-    answer, response = begin_answer(request, public, size=len(data), etag=f'"b3-{Digest.of(data)}"', more=more)
-    if not answer.has_body:
-        return response
-    part = data[answer.offset : answer.offset + answer.length]
-    return web.Response(status=answer.status, headers=response.headers, body=part)
+    return answer_data(request, public, data)
+
+
+async def _answer_casync_index(request: web.Request, entry: CatalogRelease, name: str) -> web.StreamResponse:
+    service = request.app[PACBALLS]
+    digests = await service.digesting.want(entry)
+    if digests is None:
+        opened = await service.offer.open(entry)
+        return not_ready(request, opened.payload.total_bytes)
+    return answer_data(request, PublicFile(f"pacballs/{name}.caibx", "", LASTING, BINARY), encode_index(digests))
+
+
+_BESIDE = {".meta4": _answer_metalink, ".caibx": _answer_casync_index}
+"""What there is beside a pacball, by what stands behind its name."""
 
 
 def _own_url(request: web.Request) -> str:
@@ -140,7 +136,38 @@ def _own_url(request: web.Request) -> str:
     return f"{scheme}://{request.host}"
 
 
-# What is put together, for this module and pacmirror.pacballs.browsing
+# For this module, pacmirror.pacballs.browsing and pacmirror.pacballs.chunks
+
+
+async def find_pacball(request: web.Request, name: str) -> tuple[CatalogRelease, str]:
+    """The release whose pacball has that name, and the name. Raises NotFound, or Unavailable for one that will be here again."""
+    match = _NAME.match(name)
+    if match is None:
+        raise NotFound("is not the name of a pacball", place=printable(name[:300]), hint="/pacballs/ lists them")
+    entry = await request.app[PACBALLS].offer.find(match[1])
+    right = file_name(entry.release, entry.tree_digest)
+    if entry.tree_digest != Digest.parse(match[2]):
+        raise NotFound("is not here: the release has other files", place=name, hint=f"its pacball is {right}")
+    return entry, right
+
+
+def not_ready(request: web.Request, total_bytes: int) -> web.Response:
+    speed = request.app[CONFIG].limits.pacballs.hashed_bytes_per_second
+    seconds = min(max(total_bytes // speed, 5), 600)
+    message = "the SHA-256 that its beginning names is still being computed"
+    hint = f"ask again in {seconds} s; what is behind the first {STUB_BYTES} bytes can be had at once"
+    headers = {"Retry-After": str(seconds)}
+    return error_answer(503, "Unavailable", message, hint=hint, headers=headers)
+
+
+def answer_data(request: web.Request, public: PublicFile, data: bytes) -> web.StreamResponse:
+    """`data`, which was made for this answer, whole or one range of it, as a file to be kept under its own name."""
+    more = {"Content-Disposition": disposition(public.path.rpartition("/")[2])}
+    answer, response = begin_answer(request, public, size=len(data), etag=f'"b3-{Digest.of(data)}"', more=more)
+    if not answer.has_body:
+        return response
+    part = data[answer.offset : answer.offset + answer.length]
+    return web.Response(status=answer.status, headers=response.headers, body=part)
 
 
 async def send_assembled(

@@ -18,7 +18,7 @@ from pacstore.progress import Progress
 from pacstore.trust.targets import CatalogRelease
 
 _LEAST_PIECE_BYTES = 4 * MIB
-_MOST_PIECES = 2_048
+_MOST_PIECES = 8_192
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,8 @@ def test_pieces_whose_beginning_comes_last(length, step):
 def test_pieces_are_not_too_many():
     assert piece_bytes_of(1) == 4 * MIB
     for total in (8 << 30, (8 << 30) + 1, 50 << 30, 1 << 50):
-        assert -(-total // piece_bytes_of(total)) <= 2_048
+        assert -(-total // piece_bytes_of(total)) <= 8_192
+    assert piece_bytes_of(64 << 30) == 8 * MIB
 
 
 def test_what_is_proven_is_still_compared_frame_by_frame(origin, tmp_path):
