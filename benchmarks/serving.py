@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import time
+import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,6 +21,7 @@ TOTAL_BYTES = 4 << 30
 PACKS = 8
 RATE = "rate"
 OF_NGINX = 0.9
+DIGESTS_S = 300.0
 
 
 def measure(bench: Bench) -> Outcome:
@@ -50,7 +54,20 @@ def _servers(bench: Bench, stack: ExitStack, stage: Path) -> dict[str, Daemon]:
     archiver.prepare(home)
     run_untimed(archiver.ingest(home, bench.tree("A1"), "A1"))
     web = stack.enter_context(nginx(home / "store" / "public", stage / "nginx"))
-    return {OURS: stack.enter_context(ours.served(home)), NGINX: web}
+    daemon = stack.enter_context(ours.served(home))
+    _wait_for_digests(daemon)
+    return {OURS: daemon, NGINX: web}
+
+
+def _wait_for_digests(daemon: Daemon) -> None:
+    """What the daemon does once for each release, it has done: it is warm."""
+    deadline = time.monotonic() + DIGESTS_S
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(f"http://127.0.0.1:{daemon.port}/v1/status") as answer:
+            if json.load(answer)["pacballs"]["digests_taken"]:
+                return
+        time.sleep(0.2)
+    raise CommandFailedError("the daemon has taken no digests")
 
 
 def _largest(public: Path) -> list[str]:

@@ -200,12 +200,17 @@ def _answered(path: str) -> Iterator[None]:
 def _open_beneath(root: int, path: str) -> BinaryIO:
     """Open `path` below the directory descriptor `root`, through no symbolic link at all."""
     *directories, name = path.split("/")
-    with contextlib.ExitStack() as opened:
-        at = root
+    at = root
+    try:
         for directory in directories:
-            at = os.open(directory, _DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
-            opened.callback(os.close, at)
+            below = os.open(directory, _DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
+            if at != root:
+                os.close(at)
+            at = below
         return os.fdopen(os.open(name, _FILE, dir_fd=at), "rb", buffering=0)
+    finally:
+        if at != root:
+            os.close(at)
 
 
 def _require_store(root: int) -> None:

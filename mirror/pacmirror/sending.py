@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _SHORTER = "the file became shorter while it was sent"
-_QUICK_BYTES = 4 << 20
-"""The most that is sent without a look at anybody else: a millisecond or two, of what is in memory."""
+_QUICK_BYTES = 8 << 20
+"""The most that is sent without a look at anybody else: two or three milliseconds, of what is in memory."""
 _QUICK_SECONDS = 0.01
 
 

@@ -89,6 +89,7 @@ def test_two_installs_of_the_same_at_once(site, large, root, command):
     assert os.listdir(root / ".pacball/staging") == []
 
 
+@pytest.mark.slow
 def test_a_publish_that_is_killed_again_and_again_completes(site, large, tmp_path):
     moments = random.Random(2)
     store = tmp_path / "store"
@@ -133,7 +134,10 @@ def _accepts(host, port):
         return False
 
 
-@pytest.mark.parametrize("names", [["A-1-x", "B-1-x", "C-1-x", "D-1-x"], ["A-1-x", "A-2-x", "A-3-x", "A-4-x"]])
+@pytest.mark.parametrize(
+    "names",
+    [["A-1-x", "B-1-x", "C-1-x", "D-1-x"], pytest.param(["A-1-x", "A-2-x", "A-3-x", "A-4-x"], marks=pytest.mark.slow)],
+)
 def test_four_publishers_at_once_into_a_new_store(site, tmp_path, names):
     made = [trees.fill(tmp_path / name, seed=n, files=20, file_bytes=100_000) for n, name in enumerate(names)]
     store = tmp_path / "store"

@@ -246,6 +246,7 @@ def test_what_was_repacked_meanwhile(mirrors, site, root, tmp_path):
     trees.assert_same(root / "releases" / NEW, mirrors.tree)
 
 
+@pytest.mark.slow
 def test_rates(mirrors, site, root):
     with mirrors.site.serving(mirrors.store) as url:
         command = ("install", NEW, "--from", url, *mirrors.trusted, "--root", root)

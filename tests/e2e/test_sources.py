@@ -120,7 +120,14 @@ def test_a_pack_that_ends_early_or_is_gone(origin, site, root, damaged):
     trees.assert_same(root / "releases" / OLD, origin.old)
 
 
-@pytest.mark.parametrize("kind", ["manifests", "attributes", "placements"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "manifests",
+        pytest.param("attributes", marks=pytest.mark.slow),
+        pytest.param("placements", marks=pytest.mark.slow),
+    ],
+)
 def test_a_damaged_document_is_never_used(origin, site, root, damaged, kind):
     store, _ = damaged
     shown = site.ok("show", NEW, "--from", origin.store)

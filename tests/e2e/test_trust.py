@@ -84,7 +84,7 @@ def roots(site, tmp_path):
     return tmp_path / "system/roots", site.home / "config/pacball/roots"
 
 
-@pytest.mark.parametrize("whose", [0, 1])
+@pytest.mark.parametrize("whose", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_pinned_root_is_found_in_its_directory(origin, other, site, served, root, roots, whose):
     stranger, store = other
     for directory in roots:

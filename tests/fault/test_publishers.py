@@ -153,6 +153,7 @@ def test_publishers_at_once_in_one_store(tmp_path, same):
         assert len(list(store.storage.digests(ObjectKind.PACK))) == len(store.index.packs())
 
 
+@pytest.mark.slow
 def test_of_two_publishers_of_one_name_with_other_trees_one_wins(tmp_path):
     trees = [make_tree(tmp_path / f"{n}", version=f"{n}", kib=600) for n in (1, 2)]
     won = {}

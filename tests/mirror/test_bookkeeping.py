@@ -206,6 +206,7 @@ def _steps(keeping):
     return steps, found
 
 
+@pytest.mark.slow
 def test_status_costs_the_same_for_two_releases_and_for_two_thousand(tmp_path):
     """cvmfs#3412, bandersnatch#1622: to verify what a mirror holds took 17 days."""
     small, large = _filled(tmp_path / "small", 3), _filled(tmp_path / "large", 2000)
