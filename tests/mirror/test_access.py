@@ -140,6 +140,9 @@ def test_who_has_a_token_may_read_and_nobody_else(store, file):
                 project="Demo",
                 kind="packs",
                 digest=PACK_ID,
+                store="x",
+                prefix="abcd",
+                chunk="x",
             )
             status, headers, body = daemon.request(target, method=method)
             assert (status == 401) == (path not in OPEN_PATHS | STATUS_PATHS), (path, status)
