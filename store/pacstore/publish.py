@@ -213,13 +213,7 @@ def _compare(
     store: Store, existing: CatalogRelease, found: Description, material: Material, progress: Progress
 ) -> Published:
     digest = found.tree_digest()
-    if existing.tree_digest != digest:
-        what = "directory" if material.archive is None else "archive"
-        raise Refused(
-            f"is bound for ever to the tree {existing.tree_digest}; the {what} is {digest}",
-            place=str(existing.release),
-            hint="publish it under a new version",
-        )
+    check_same_tree(existing, digest, "directory" if material.archive is None else "archive")
     kept = read_manifest(store.storage, existing).original
     if material.archive is not None:
         check_archive(material, found)
@@ -233,6 +227,16 @@ def _compare(
         existed=True,
         original=kept.name if kept is not None else "",
     )
+
+
+def check_same_tree(existing: CatalogRelease, digest: Digest, what: str) -> None:
+    """Raise Refused unless a name that is taken stands for this tree. `what`: what was to be published, in a word."""
+    if existing.tree_digest != digest:
+        raise Refused(
+            f"is bound for ever to the tree {existing.tree_digest}; the {what} is {digest}",
+            place=str(existing.release),
+            hint="publish it under a new version",
+        )
 
 
 def _tell_other_original(offered: Original, kept: Original | None, release: Release, progress: Progress) -> None:

@@ -19,7 +19,7 @@ from pacstore.incoming.publication import StillMissing
 from pacstore.material import opened
 from pacstore.outgoing.outbox import Outbox, drop_files, open_files
 from pacstore.outgoing.sending import send_chunks
-from pacstore.publish import Published, Quiet, check_archive, check_kind, original_fields, store_object
+from pacstore.publish import Published, Quiet, check_archive, check_kind, check_same_tree, original_fields, store_object
 from pacstore.storage import ObjectKind
 from pacstore.trust.proposals import Outdated
 from pacstore.trust.targets import CatalogRelease, SignedDocument
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pacstore.backends.directory import DirectoryStorage
+    from pacstore.digest import Digest
     from pacstore.material import Material
     from pacstore.outgoing.authoring import LineCopy
     from pacstore.outgoing.origin import Origin, Terms
@@ -250,13 +251,8 @@ class _Publishing:
         raise Unavailable(f"others changed the catalog {_COMMITS} times meanwhile", place=self.origin.name, hint=hint)
 
 
-def _compare(existing: CatalogRelease, *, waits: bool, digest: object) -> PublishedThere:
-    if existing.tree_digest != digest:
-        raise Refused(
-            f"is bound for ever to the tree {existing.tree_digest}; what is published is {digest}",
-            place=str(existing.release),
-            hint="publish it under a new version",
-        )
+def _compare(existing: CatalogRelease, *, waits: bool, digest: Digest) -> PublishedThere:
+    check_same_tree(existing, digest, "tree that is to be published")
     return PublishedThere(
         release=existing.release,
         tree_digest=existing.tree_digest,
