@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.e2e import trees
 from tests.e2e.site import Origin, Site
+from tests.peers.rucio.server import Rucio, running_rucio
 
 OLD = "Stack-1.0-x86_64-linux"
 NEW = "Stack-1.1-x86_64-linux"
@@ -32,3 +35,10 @@ def site(tmp_path):
 @pytest.fixture
 def root(tmp_path):
     return tmp_path / "root"
+
+
+@pytest.fixture(scope="session")
+def rucio() -> Iterator[Rucio]:
+    """A real Rucio with an empty database at first. A test that stops it starts it again; tests use RSEs and scopes of their own."""
+    with running_rucio() as running:
+        yield running

@@ -42,7 +42,9 @@ want mksh mksh
 want yash yash
 want chromium chromium
 [ -x /usr/lib/openssh/sftp-server ] || missing="$missing openssh-sftp-server"
-[ -n "$missing" ] || exit 0
+ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
+rucio() { "$(dirname "$0")/rucio/install.sh" >/dev/null; }
+[ -n "$missing" ] || { rucio; exit 0; }
 if [ "$(id -u)" -ne 0 ]; then
     echo "install.sh: missing:$missing; install them with your package manager, or run this as root" >&2
     exit 1
@@ -58,3 +60,4 @@ fi
 apt-get -qq update
 # shellcheck disable=SC2086
 apt-get -qq install -y --no-install-recommends $missing >/dev/null
+rucio
