@@ -39,6 +39,6 @@ def root(tmp_path):
 
 @pytest.fixture(scope="session")
 def rucio() -> Iterator[Rucio]:
-    """A real Rucio with an empty database at first. A test that stops it starts it again; tests use RSEs and scopes of their own."""
+    """A real Rucio. A test that stops it starts it again; tests use RSEs and scopes of their own."""
     with running_rucio() as running:
         yield running

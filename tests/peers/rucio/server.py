@@ -59,7 +59,7 @@ def post_fork(server, worker):
 
 @dataclass
 class Rucio:
-    """A running Rucio server at `url`, below `home`. Start and stop it from the main thread: it dies with the thread that started it."""
+    """A running Rucio server at `url`, below `home`. It dies with the thread that started it: let that be the main thread."""
 
     place: Path
     home: Path
@@ -135,6 +135,14 @@ class Rucio:
         assert not check or done.returncode == 0, (argv, done.returncode, done.stdout, done.stderr)
         return done
 
+    def daemon(self, name: str, *words: object) -> None:
+        """Let one of Rucio's daemons, such as "rucio-judge-cleaner", do once what it has to do."""
+        argv = [self.place / "server/bin" / name, "--run-once", *map(str, words)]
+        env = {**os.environ, "RUCIO_HOME": str(self.home / "server"), "PYTHONPATH": str(_MIRROR)}
+        env.pop("PYTHONWARNINGS", None)
+        done = subprocess.run(argv, env=env, cwd=self.home, capture_output=True, text=True, timeout=90, check=False)
+        assert done.returncode == 0, (argv, done.returncode, done.stdout, done.stderr)
+
     def _answers(self) -> bool:
         with contextlib.suppress(OSError):
             return get(f"{self.url}/ping")[0] == 200
@@ -143,7 +151,7 @@ class Rucio:
 
 @contextlib.contextmanager
 def running_rucio(place: Path | None = None) -> Iterator[Rucio]:
-    """A Rucio with an empty database, until the block ends. `place` is what install.sh printed, which is called where it is None."""
+    """A Rucio with an empty database, until the block ends. `place` is what install.sh printed, called where it is None."""
     place = place or installed()
     _sweep()
     with tempfile.TemporaryDirectory(
@@ -179,7 +187,16 @@ def _database(place: Path, home: Path) -> Iterator[None]:
     if os.geteuid() == 0:
         subprocess.run(["chown", "-R", "postgres", data, socket], check=True)
         become = ["--reuid=postgres", "--regid=postgres", "--clear-groups"]
-    quick = "-c fsync=off -c full_page_writes=off -c synchronous_commit=off -c shared_buffers=32MB".split()
+    quick = [
+        "-c",
+        "fsync=off",
+        "-c",
+        "full_page_writes=off",
+        "-c",
+        "synchronous_commit=off",
+        "-c",
+        "shared_buffers=32MB",
+    ]
     program = f"{(place / 'postgres').read_text().strip()}/postgres"
     argv = [program, "-D", data, "-k", socket, "-c", "listen_addresses=", *quick]
     process = _spawn(
