@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from pacmirror import did_paths
 from pacmirror.beginning import begin_answer
 from pacmirror.cache.answering import answer_filling
 from pacmirror.cache.filler import Filler
@@ -57,7 +58,10 @@ _NEVER_KEPT = {"Cache-Control": "no-store"}
 
 async def get_public(request: web.Request) -> web.StreamResponse:
     """A public file of the store, whole or one range of it. The undecoded path counts: each file has one URL."""
-    public = parse_public(request.rel_url.raw_path.removeprefix("/"))
+    return await _answer_public(request, parse_public(request.rel_url.raw_path.removeprefix("/")))
+
+
+async def _answer_public(request: web.Request, public: PublicFile) -> web.StreamResponse:
     try:
         opened = await _open(request, public)
     except NotFound:
@@ -68,7 +72,19 @@ async def get_public(request: web.Request) -> web.StreamResponse:
 
 async def get_pack(request: web.Request) -> web.StreamResponse:
     """A pack that is here; in a mirror also one of the upstreams', which is fetched and kept."""
-    public = parse_public(request.rel_url.raw_path.removeprefix("/"))
+    return await _answer_pack(request, parse_public(request.rel_url.raw_path.removeprefix("/")))
+
+
+async def get_replica(request: web.Request) -> web.StreamResponse:
+    """A file by its scope and name in Rucio: the same answer as by its own path."""
+    path = did_paths.public_path(request.rel_url.raw_path)
+    if path.startswith("pacballs/"):
+        return await get_pacball(request)
+    public = parse_public(path)
+    return await (_answer_pack if path.startswith("packs/") else _answer_public)(request, public)
+
+
+async def _answer_pack(request: web.Request, public: PublicFile) -> web.StreamResponse:
     filler = request.app.get(FILLER)
     if filler is None:
         try:
@@ -197,6 +213,8 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/pacballs/", get_index),
     ("GET", "/pacballs/{name}", get_pacball),
     ("GET", "/pacballs/{store}/{prefix}/{chunk}", get_chunk),
+    ("GET", did_paths.PREFIX, did_paths.get_prefix),
+    ("GET", did_paths.PREFIX + "{path:.*}", get_replica),
     ("GET", "/files", add_slash),
     ("GET", "/files/", get_index),
     ("GET", "/files/{release}", get_release),

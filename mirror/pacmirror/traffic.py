@@ -28,6 +28,7 @@ _BUCKETS = (0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)
 _KINDS = frozenset(
     {
         "packs",
+        "rucio",
         "manifests",
         "attributes",
         "provenance",

@@ -104,6 +104,12 @@ def test_the_whole_of_it_bit_for_bit(daemon, world):
     }
 
 
+def test_it_is_found_by_its_name_in_rucio(daemon, world):
+    status, headers, body = daemon.request(f"/rucio/sw/{world.name}", timeout=20)
+    assert (status, body) == (200, world.data)
+    assert headers["etag"] == daemon.request(world.path, method="HEAD")[1]["etag"]
+
+
 @pytest.mark.parametrize(
     ("said", "begin", "end"),
     [
