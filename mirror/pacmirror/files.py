@@ -35,7 +35,7 @@ BINARY = "application/octet-stream"
 JSON = "application/json"
 STORE_FORMAT = 1
 
-_OBJECT = re.compile(r"(?:packs|manifests|attributes|provenance)/([0-9a-f]{2})/(\1[0-9a-f]{62})\Z")
+_OBJECT = re.compile(r"(?:packs|manifests|attributes|provenance|bundles)/([0-9a-f]{2})/(\1[0-9a-f]{62})\Z")
 _PLACEMENT = re.compile(r"placements/([A-Za-z0-9._-]+)\.[1-9][0-9]{0,9}\Z")
 _HOLDINGS = re.compile(r"holdings/([A-Za-z0-9._-]+)\Z")
 _CATALOG = re.compile(r"catalog/([A-Za-z0-9](?:\.?[A-Za-z0-9_-]){0,194})\.json\Z")

@@ -205,6 +205,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/manifests/{ab}/{id}", get_public),
     ("GET", "/attributes/{ab}/{id}", get_public),
     ("GET", "/provenance/{ab}/{id}", get_public),
+    ("GET", "/bundles/{ab}/{id}", get_public),
     ("GET", "/placements/{name}", get_public),
     ("GET", "/releases/{project}/{release}/{name}", get_public),
     ("GET", "/holdings/{release}", get_public),

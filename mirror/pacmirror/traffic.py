@@ -32,6 +32,7 @@ _KINDS = frozenset(
         "manifests",
         "attributes",
         "provenance",
+        "bundles",
         "placements",
         "releases",
         "holdings",

@@ -75,7 +75,7 @@ def check(
         state = read_back(store.storage, pack, report, progress=progress)
         if state.table is None or state.bad_frames:
             bad[pack] = state.bad_frames if state.table is not None else None
-    for kind in (ObjectKind.MANIFEST, ObjectKind.ATTRIBUTES, ObjectKind.PROVENANCE):
+    for kind in (kind for kind in ObjectKind if kind is not ObjectKind.PACK):
         _check_objects(store, kind, report)
     held = frozenset(store.storage.names(DocumentKind.HOLDINGS))
     expected = [entry for entry in releases if entry.release not in droppable or str(entry.release) in held]

@@ -24,6 +24,7 @@ class FormatLimits:
     attributes_bytes: int = 8 * GIB
     placement_bytes: int = 8 * GIB
     provenance_bytes: int = 16 * MIB
+    bundle_bytes: int = 8 * GIB
     reason_characters: int = 1_000
     frame_plain_bytes: int = 2 * MIB
     frame_bytes: int = 2 * MIB + 64 * KIB

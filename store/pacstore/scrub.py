@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
     Reading = Callable[[str, int], Iterator[Step]]
 
-OBJECTS = (ObjectKind.MANIFEST, ObjectKind.ATTRIBUTES, ObjectKind.PROVENANCE)
-
 
 class Scrub:
     """Reads a store once. Not for several threads at once.

@@ -29,6 +29,7 @@ class ObjectKind(enum.StrEnum):
     MANIFEST = "manifests"
     ATTRIBUTES = "attributes"
     PROVENANCE = "provenance"
+    BUNDLE = "bundles"
 
 
 class DocumentKind(enum.StrEnum):

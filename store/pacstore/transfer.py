@@ -66,14 +66,18 @@ def copy_object(
 
     Raises Fault where the copy would not be the object; other errors are the writer's.
     """
-    pieces = _pack_pieces(reader, digest) if kind is ObjectKind.PACK else _pieces(reader, kind, digest)
-    return _store(writer, kind, digest, pieces, progress)
+    return _store(writer, kind, digest, verified_pieces(reader, kind, digest), progress)
 
 
 def check_object(storage: ObjectStorage, kind: ObjectKind, digest: Digest, *, progress: Progress) -> None:
     """Read one object back. Raises Fault unless it is what its name says."""
-    for piece in _pack_pieces(storage, digest) if kind is ObjectKind.PACK else _pieces(storage, kind, digest):
+    for piece in verified_pieces(storage, kind, digest):
         progress.advance(len(piece))
+
+
+def verified_pieces(storage: ObjectStorage, kind: ObjectKind, digest: Digest) -> Iterator[bytes]:
+    """The bytes of one object, in order. Raises Fault unless it is what its name says: at its end at the latest."""
+    return _pack_pieces(storage, digest) if kind is ObjectKind.PACK else _pieces(storage, kind, digest)
 
 
 def fetch_object(

@@ -97,8 +97,7 @@ class StorageContract:
         assert read_object(storage, DIGEST, kind) == DATA
         assert storage.size(kind, DIGEST) == len(DATA)
         assert list(storage.digests(kind)) == [DIGEST]
-        others = [other for other in ObjectKind if other is not kind]
-        assert [list(storage.digests(other)) for other in others] == [[], [], []]
+        assert not any(list(storage.digests(other)) for other in ObjectKind if other is not kind)
 
     def test_an_empty_object(self, storage):
         assert read_object(storage, store_object(storage, b"")) == b""
@@ -240,7 +239,7 @@ class StorageContract:
 
     def test_links_are_neither_objects_nor_documents(self, storage):
         storage.link(stored_links(storage))
-        assert [len(list(storage.digests(kind))) for kind in ObjectKind] == [0, 1, 1, 1]
+        assert [len(list(storage.digests(kind))) for kind in ObjectKind] == [0, 1, 1, 1, 0]
         assert [len(list(storage.names(kind))) for kind in DocumentKind] == [1, 0, 0]
 
     def test_linking_again_changes_nothing(self, storage):

@@ -33,6 +33,7 @@ def make_store(where: Path, catalog: SignedCatalog | None = None) -> Path:
         f"manifests/cd/{MANIFEST_ID}": b"manifest",
         f"attributes/cd/{MANIFEST_ID}": b"",
         f"provenance/cd/{MANIFEST_ID}": b"{}",
+        f"bundles/cd/{MANIFEST_ID}": b"bundle",
         f"placements/{RELEASE}.1": b"placement",
         f"releases/Demo/{RELEASE}/{MANIFEST_ID}.manifest": b"manifest",
         f"releases/Demo/{RELEASE}/{MANIFEST_ID}.secret": b"never served",

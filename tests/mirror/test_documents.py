@@ -105,6 +105,7 @@ def test_what_no_catalog_names_is_absent_and_nobody_is_asked(mirror, upstream):
         f"manifests/ab/{digest}",
         f"attributes/ab/{digest}",
         f"provenance/ab/{digest}",
+        f"bundles/ab/{digest}",
         "placements/Demo-9-any.1",
         "holdings/Demo-9-any",
         f"releases/Demo/Demo-9-any/{digest}.manifest",

@@ -17,7 +17,7 @@ from tests.mirror.uploading import taking
 pytestmark = pytest.mark.slow
 
 FILES = r"^/(pacballs/\{|files/\{release\}/\{path|"
-FILES += r"packs|manifests|attributes|provenance|placements|releases|holdings|catalog|rucio|store\.json)"
+FILES += r"packs|manifests|attributes|provenance|bundles|placements|releases|holdings|catalog|rucio|store\.json)"
 
 OTHERS = rf"{FILES}|^/v1/publications/"
 
@@ -45,7 +45,7 @@ def writable(store):
 
 def test_files_are_served_as_described(daemon, tmp_path):
     said = ask(daemon.url, tmp_path, "--include-path-regex", FILES, *NO_FAULT)
-    assert "Tested: 28" in said, said[-1500:]
+    assert "Tested: 30" in said, said[-1500:]
 
 
 def test_all_else_is_answered_as_described(writable, tmp_path):
@@ -64,7 +64,7 @@ def test_a_mirror_is_as_described_and_every_section_of_its_status_is(daemon, tmp
 def test_files_of_a_mirror_are_served_as_described(daemon, tmp_path):
     with running(tmp_path / "mirror", upstream=UpstreamConfig(urls=(daemon.url,))) as mirror:
         said = ask(mirror.url, tmp_path, "--include-path-regex", FILES, *NO_FAULT)
-    assert "Tested: 28" in said, said[-1500:]
+    assert "Tested: 30" in said, said[-1500:]
 
 
 def test_publishing_is_answered_as_described(tmp_path):

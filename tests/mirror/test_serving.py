@@ -18,6 +18,7 @@ KINDS = [
     (f"/manifests/cd/{MANIFEST_ID}", MANIFEST_ID, "application/octet-stream", True),
     (f"/attributes/cd/{MANIFEST_ID}", MANIFEST_ID, "application/octet-stream", True),
     (f"/provenance/cd/{MANIFEST_ID}", MANIFEST_ID, "application/octet-stream", True),
+    (f"/bundles/cd/{MANIFEST_ID}", MANIFEST_ID, "application/octet-stream", True),
     (f"/releases/Demo/{RELEASE}/{MANIFEST_ID}.manifest", "", "application/octet-stream", True),
     (f"/placements/{RELEASE}.1", blake3(b"placement").hexdigest(), "application/octet-stream", True),
     ("/catalog/1.root.json", "", "application/json", True),

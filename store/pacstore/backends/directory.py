@@ -37,7 +37,7 @@ from pacstore.storage import (
 )
 
 _OBJECT_MODE = 0o444
-_LATER_KINDS = frozenset((ObjectKind.PROVENANCE,))
+_LATER_KINDS = frozenset((ObjectKind.PROVENANCE, ObjectKind.BUNDLE))
 """Kinds for which older stores have no directory."""
 _OBJECT_NAME = re.compile(r"[0-9a-f]{64}\Z")
 

@@ -5,11 +5,24 @@ Each concern is a module with tables of its own on one database; their functions
 belongs together is written in one transaction. `pacstore.ledger.database` has the law of it.
 """
 
-from pacstore.ledger import damage, fallen, marks, orders, pacballs, packs, pins, releases, scrubs, subscriptions
+from pacstore.ledger import (
+    checksums,
+    damage,
+    fallen,
+    marks,
+    orders,
+    pacballs,
+    packs,
+    pins,
+    releases,
+    scrubs,
+    subscriptions,
+)
 from pacstore.ledger.database import Ledger
 
 __all__ = [
     "Ledger",
+    "checksums",
     "damage",
     "fallen",
     "marks",

@@ -33,6 +33,7 @@ _LIMITS = {
     ObjectKind.MANIFEST: LIMITS.manifest_bytes,
     ObjectKind.ATTRIBUTES: LIMITS.attributes_bytes,
     ObjectKind.PROVENANCE: LIMITS.provenance_bytes,
+    ObjectKind.BUNDLE: LIMITS.bundle_bytes,
 }
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from pacstore.digest import Digest
 from pacstore.durable import wrapped
 from pacstore.errors import Corrupt, NotFound, PacballError, Unavailable
-from pacstore.ledger import marks, packs, pins, releases
+from pacstore.ledger import checksums, marks, packs, pins, releases
 from pacstore.ledger.completion import drop
 from pacstore.ledger.marks import Mark, MarkState
 from pacstore.pack import Table, read_table
@@ -243,6 +243,7 @@ class _Sweep:
             self._at("unmark")
             with self._ledger.writing() as connection:
                 marks.unmark(connection, [mark.path for mark in gone])
+                checksums.forget(connection, [_pack_of(mark.path) for mark in gone if _is_object(mark.path)])
             self._spare(path for path in used if not (references.unreadable and _is_pack(path)))
 
     def _try(self, mark: Mark, delete: Callable[[Mark], bool]) -> bool:
@@ -304,6 +305,10 @@ def _turn(mark: Mark) -> tuple[int, str]:
 
 def _is_pack(path: str) -> bool:
     return path.startswith(_PACKS)
+
+
+def _is_object(path: str) -> bool:
+    return path.partition("/")[0] in list(ObjectKind)
 
 
 def _pack_of(path: str) -> Digest:

@@ -30,6 +30,7 @@ from pacstore.trust.metadata import file_name
 from pacstore.trust.repository import Catalog
 from pacstore.trust.served import RECORD_BYTES, RECORD_NAME, decode_record
 from pacstore.trust.targets import CatalogRelease
+from pacstore.volumes.bundle import bundles_in
 
 if TYPE_CHECKING:
     from pacstore.store import Store
@@ -133,7 +134,8 @@ class ReferenceReader:
         storage, pins = self._store.storage, frozenset(pinned)
         # Looked at before they are read: what changes in between is read again.
         held = frozenset(storage.names(DocumentKind.HOLDINGS))
-        seen = (newest_timestamp(storage), self._changes(), held, pins)
+        bundles = frozenset(storage.digests(ObjectKind.BUNDLE)) if pins else None
+        seen = (newest_timestamp(storage), self._changes(), held, pins, bundles)
         if seen != self._seen:
             self._read_all(held, pins, now)
             self._seen = seen
@@ -165,6 +167,10 @@ class ReferenceReader:
         for name in pins:
             with suppress(Refused):
                 self.found.packs.add_one(Digest.parse(name))
+        for digest, release in bundles_in(self._store) if pins else ():
+            # One that does not say of what it is, is damaged, and no reason to take it for unused.
+            if release is None or str(release) in pins:
+                self.found.paths.add(object_path(ObjectKind.BUNDLE, digest))
 
     def _kept(self, releases: list[CatalogRelease], named: Collection[str], now: float) -> Iterator[CatalogRelease]:
         """All releases but those that may be held no longer, and are not."""

@@ -100,6 +100,21 @@ def plan_export(
     return Plan(contents, expected, total, sum(needed.values()) - total)
 
 
+def plan_bundle(
+    source: Source, catalog_source: Source, release: Release, *, root: bytes, clock: Clock
+) -> tuple[Plan, CatalogRelease]:
+    """What an export of one release without its packs has (see `pacstore.volumes.bundle`), and what the catalog says of it.
+
+    Raises as `plan_export`. `bytes_since` is the length of all its packs.
+    """
+    catalog = copy_catalog(catalog_source, root=root, clock=clock)
+    (entry,) = _entries(catalog, [release])
+    expected = Expected.of(catalog, [entry])
+    bare = Contents(catalog.root, catalog.state.version, (release,), (), expected.shared(), ())
+    left_out = sum(packs_named(source, entry).values())
+    return Plan(undivided(bare, [], expected.last()), expected, 0, left_out), entry
+
+
 def write_export(plan: Plan, source: Source, output: Path, *, is_split: bool, progress: Progress) -> Exported:
     """Write the volumes of `plan` to `output`, or, if it `is_split`, to files with numbers behind that name.
 
@@ -129,6 +144,15 @@ def write_export(plan: Plan, source: Source, output: Path, *, is_split: bool, pr
         kept,
         tuple(paths),
     )
+
+
+def volume_pieces(plan: Plan, source: Source, number: int) -> Iterator[Bytes]:
+    """The bytes of one volume, in order, each member verified. Raises what the source raises, and Corrupt."""
+    for place in places_of(plan.contents, number):
+        yield place.header
+        yield from _content(plan, source, place, number)
+        yield place.padding
+    yield END
 
 
 def _entries(catalog: CatalogCopy, names: Iterable[Release]) -> list[CatalogRelease]:
