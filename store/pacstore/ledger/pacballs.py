@@ -1,6 +1,6 @@
 """The digests of whole pacballs, in the ledger: taken once, and true for as long as the release's documents and the stub are.
 
-They are found by what alone decides about a pacball's bytes: manifest, attributes and the version of the stub.
+They are found by what alone decides about a pacball's bytes: the release's name, manifest, attributes and the version of the stub.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import sqlalchemy as sa
 from pacstore.digest import DIGEST_BYTES, Digest
 from pacstore.ledger.schema import TABLES
 from pacstore.pacball.digests import PacballDigests, PacballKey
+from pacstore.release import Release
 
 _PACBALLS = sa.Table(
-    "pacballs",
+    "pacball_digests",
     TABLES,
+    sa.Column("release", sa.String, primary_key=True),
     sa.Column("manifest", sa.LargeBinary(DIGEST_BYTES), primary_key=True),
     sa.Column("attributes", sa.LargeBinary(DIGEST_BYTES), primary_key=True),
     sa.Column("stub_version", sa.Integer, primary_key=True),
@@ -36,6 +38,7 @@ def save(connection: sa.Connection, key: PacballKey, digests: PacballDigests) ->
     connection.execute(sa.delete(_PACBALLS).where(*_is(key)))
     connection.execute(
         sa.insert(_PACBALLS).values(
+            release=str(key.release),
             manifest=key.manifest.raw,
             attributes=key.attributes.raw,
             stub_version=key.stub_version,
@@ -70,8 +73,9 @@ def find(connection: sa.Connection, key: PacballKey) -> PacballDigests | None:
 
 def known(connection: sa.Connection) -> set[PacballKey]:
     """Every pacball whose digests were taken."""
-    columns = _PACBALLS.c.manifest, _PACBALLS.c.attributes, _PACBALLS.c.stub_version
-    return {PacballKey(Digest(a), Digest(b), c) for a, b, c in connection.execute(sa.select(*columns))}
+    columns = _PACBALLS.c.release, _PACBALLS.c.manifest, _PACBALLS.c.attributes, _PACBALLS.c.stub_version
+    rows = connection.execute(sa.select(*columns))
+    return {PacballKey(Release.parse(name), Digest(a), Digest(b), version) for name, a, b, version in rows}
 
 
 def forget(connection: sa.Connection, keys: Collection[PacballKey]) -> None:
@@ -83,6 +87,7 @@ def forget(connection: sa.Connection, keys: Collection[PacballKey]) -> None:
 def _is(key: PacballKey) -> tuple[sa.ColumnElement[bool], ...]:
     columns = _PACBALLS.c
     return (
+        columns.release == str(key.release),
         columns.manifest == key.manifest.raw,
         columns.attributes == key.attributes.raw,
         columns.stub_version == key.stub_version,

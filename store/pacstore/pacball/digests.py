@@ -15,6 +15,7 @@ from pacstore.limits import MIB
 from pacstore.pacball.assembling import AssembledPacball
 from pacstore.pacball.stub import STUB_BYTES, STUB_VERSION, Stub
 from pacstore.progress import Progress
+from pacstore.release import Release
 from pacstore.trust.targets import CatalogRelease
 
 _LEAST_PIECE_BYTES = 4 * MIB
@@ -23,8 +24,9 @@ _MOST_PIECES = 8_192
 
 @dataclass(frozen=True, slots=True)
 class PacballKey:
-    """What decides about the bytes of a pacball."""
+    """What decides about the bytes of a pacball. Two releases may have the same documents; the stub names one of them."""
 
+    release: Release
     manifest: Digest
     attributes: Digest
     stub_version: int
@@ -32,12 +34,13 @@ class PacballKey:
     @classmethod
     def of(cls, entry: CatalogRelease) -> PacballKey:
         """That of a release's pacball, as it is made now."""
-        return cls(entry.manifest.digest, entry.attributes.digest, STUB_VERSION)
+        return cls(entry.release, entry.manifest.digest, entry.attributes.digest, STUB_VERSION)
 
     @property
     def etag_id(self) -> str:
         """64 hexadecimal digits that differ wherever the bytes do."""
-        return Digest.of(b"%s%s%d" % (self.manifest.raw, self.attributes.raw, self.stub_version)).hex
+        documents = self.manifest.raw + self.attributes.raw
+        return Digest.of(b"%s%d %s" % (documents, self.stub_version, str(self.release).encode())).hex
 
 
 @dataclass(frozen=True, slots=True)

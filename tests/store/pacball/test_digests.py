@@ -20,7 +20,7 @@ from pacstore.pacball.recording import record_digests
 from pacstore.pacball.stub import STUB_BYTES
 from pacstore.progress import Silent
 from pacstore.release import Release
-from tests.store.releases import NAME, Notes, Origin, flip, make_tree, noise
+from tests.store.releases import NAME, NEXT, Notes, Origin, flip, make_tree, noise
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_the_ledger_keeps_them_by_what_decides_about_the_bytes(origin, data):
     taken = record_digests(origin.store, origin.entry(), Silent())
     key, ledger = PacballKey.of(origin.entry()), origin.store.ledger
     other = replace(key, stub_version=2)
-    assert key.etag_id != other.etag_id
+    assert len({key.etag_id, other.etag_id, replace(key, release=Release.parse(NEXT)).etag_id}) == 3
     with ledger.writing() as connection:
         pacballs.save(connection, other, replace(taken, adler32=5))
         pacballs.save(connection, other, replace(taken, adler32=6))
@@ -66,6 +66,21 @@ def test_the_ledger_keeps_them_by_what_decides_about_the_bytes(origin, data):
     with ledger.writing() as connection:
         pacballs.forget(connection, [other])
         assert pacballs.find(connection, other) is None
+
+
+def test_two_releases_of_one_tree_have_pacballs_of_their_own(tmp_path):
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/text").write_bytes(b"the same")
+    origin = Origin.make(tmp_path)
+    for name in (NAME, NEXT):
+        origin.publish(tmp_path / "tree", name)
+    assert origin.entry().manifest == origin.entry(NEXT).manifest
+    for name in (NAME, NEXT):
+        taken = record_digests(origin.store, origin.entry(name), Silent())
+        build(tmp_path / "tree", Release.parse(name), tmp_path / name, progress=Silent())
+        assert taken.sha256 == hashlib.sha256((tmp_path / name).read_bytes()).digest()
+    assert PacballKey.of(origin.entry()).etag_id != PacballKey.of(origin.entry(NEXT)).etag_id
+    origin.store.close()
 
 
 @pytest.mark.parametrize("length", [0, 1, 40_000 - STUB_BYTES, 40_000, 123_456, 120_000 - STUB_BYTES])
