@@ -232,11 +232,12 @@ class UploadLimits:
     `open`: unfinished uploads of all tokens, and `open_per_token`; `receiving`: pieces that are received at once,
     `receiving_per_token`: of one token; `verifying`: objects that are verified at once. `pack_bytes`, `document_bytes`: the
     longest pack, and manifest or attributes; `piece_bytes`: of one request; `change_bytes`: of the signed change; `asked_ids`:
-    chunks in one question; `bodies_bytes`: of all bodies that are in memory. `stall_seconds`: without a byte; a piece has as
-    long, and its length divided by `min_bytes_per_second`. `write_bytes`: written at once. `wait_seconds`: how long a request
-    waits for work that takes long, before it is answered that it goes on; `jobs`: such work at once. `lease_seconds`: how long
-    what a client was told to be here is kept for it after its last request, `lease_most_seconds`: in all; `publications`: how
-    many releases at once, and `publications_per_token`. `collect_seconds`: between looks for uploads that were left.
+    chunks in one question; `bodies_bytes`: of all bodies that are in memory, `bodies_bytes_per_token`: of one token's.
+    `stall_seconds`: without a byte; a piece has as long, and its length divided by `min_bytes_per_second`. `write_bytes`: written
+    at once. `wait_seconds`: how long a request waits for work that takes long, before it is answered that it goes on; `jobs`:
+    such work at once, `jobs_per_token`: of one token. `lease_seconds`: how long what a client was told to be here is kept for it
+    after its last request, `lease_most_seconds`: in all; `publications`: how many releases at once, and
+    `publications_per_token`. `collect_seconds`: between looks for uploads that were left.
     """
 
     open: int = 1_024
@@ -254,7 +255,9 @@ class UploadLimits:
     write_bytes: int = 1 * MIB
     wait_seconds: float = 20.0
     bodies_bytes: int = 128 * MIB
+    bodies_bytes_per_token: int = 32 * MIB
     jobs: int = 16
+    jobs_per_token: int = 8
     lease_seconds: float = 900.0
     lease_most_seconds: float = 86_400.0
     publications: int = 256

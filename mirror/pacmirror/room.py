@@ -50,3 +50,25 @@ class Room:
         if not self._taken:
             return True
         return self._taken < self._count and self._taken_bytes + length <= self._limit_bytes
+
+
+class SharedRoom:
+    """Room of which each has at most a share: who wants more waits behind himself, and not before others."""
+
+    def __init__(self, limit_bytes: int, count: int, *, share_bytes: int, share_count: int) -> None:
+        self._all = Room(limit_bytes, count)
+        self._share = share_bytes, share_count
+        self._of: dict[str, tuple[Room, list[None]]] = {}
+
+    @asynccontextmanager
+    async def take(self, who: str, length: int) -> AsyncIterator[None]:
+        """Likewise, for `who`."""
+        own, users = self._of.setdefault(who, (Room(*self._share), []))
+        users.append(None)
+        try:
+            async with own.take(length), self._all.take(length):
+                yield
+        finally:
+            users.pop()
+            if not users:
+                del self._of[who]

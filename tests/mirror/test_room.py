@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from pacmirror.room import Room
+from pacmirror.room import Room, SharedRoom
 from tests.mirror.mirrors import run
 
 
@@ -42,3 +42,27 @@ def test_who_stops_waiting_is_passed_by():
         await waiting[1]
 
     run(work)
+
+
+def test_who_wants_more_than_a_share_does_not_stand_before_others():
+    order = []
+
+    async def work():
+        room, go = SharedRoom(10, 100, share_bytes=5, share_count=2), asyncio.Event()
+
+        async def use(who, length):
+            async with room.take(who, length):
+                order.append(who)
+                await go.wait()
+
+        all_of_it = [("one", 3), ("one", 3), ("one", 8), ("two", 5), ("three", 2)]
+        using = [asyncio.create_task(use(who, length)) for who, length in all_of_it]
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert order == ["one", "two", "three"]
+        go.set()
+        await asyncio.gather(*using)
+        assert room._of == {}
+
+    run(work)
+    assert sorted(order) == sorted(who for who, _ in [("one", 3), ("one", 3), ("one", 8), ("two", 5), ("three", 2)])

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 import socket
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +17,7 @@ from pacmirror.config_rules import check_config
 from pacmirror.limits import ServerLimits, UploadLimits
 from pacmirror.token_file import revoke_token
 from pacmirror.uploads.publications import AtWork, Publications
+from pacmirror.uploads.refusals import Later, TooMany
 from pacstore.digest import Digest
 from pacstore.errors import Refused
 from pacstore.limits import GIB, MIB
@@ -398,6 +402,58 @@ def test_a_body_that_does_not_come_takes_the_room_of_others_only_for_a_moment(tm
         assert client.missing(b"x" * 32).status == 200
 
 
+def test_bodies_that_do_not_come_leave_room_for_other_tokens(tmp_path):
+    limits = UploadLimits(change_bytes=1000, bodies_bytes=2000, bodies_bytes_per_token=1000)
+    with taking(tmp_path, limits=limits) as made, contextlib.ExitStack() as stack:
+        one, two = made.client(), made.client()
+        lines = ["POST /v1/publications/Demo-1.0-x/change HTTP/1.1", "Host: x", f"Authorization: Bearer {one.token}"]
+        silent = []
+        for _ in range(4):
+            silent.append(stack.enter_context(socket.create_connection(made.daemon.address, timeout=60)))
+            silent[-1].sendall("\r\n".join([*lines, "Content-Length: 1000", "", "{"]).encode())
+        assert two.publication().status == 200
+        assert two.missing(b"x" * 32).status == 200
+        for sock in silent:
+            sock.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                sock.recv(1)
+
+
+def test_the_work_for_one_token_does_not_keep_others_waiting(tmp_path):
+    limits = ServerLimits(uploads=UploadLimits(wait_seconds=0, jobs=3, jobs_per_token=2))
+    publications = Publications(Config(tmp_path, limits=limits), None, None)
+
+    async def ask():
+        go = asyncio.Event()
+        for key, raised in (
+            (("one", 1), AtWork),
+            (("one", 2), AtWork),
+            (("one", 3), TooMany),
+            (("one", 2), AtWork),
+            (("two", 1), AtWork),
+            (("three", 1), Later),
+        ):
+            with pytest.raises(Later) as found:
+                await publications._job(key, go.wait)
+            assert type(found.value) is raised, key
+        go.set()
+        await publications._tasks.ended()
+        with contextlib.suppress(AtWork):
+            await publications._job(("one", 3), go.wait)
+        await publications._tasks.ended()
+
+    asyncio.run(ask())
+
+
+def test_requests_that_come_at_once_are_counted_like_others(tmp_path):
+    with taking(tmp_path, limits=UploadLimits(publications_per_token=1)) as made:
+        clients = [made.client()] * 8
+        clients = [replace(one, release=f"Demo-{number}.0-x") for number, one in enumerate(clients)]
+        with ThreadPoolExecutor(8) as pool:
+            answers = sorted(pool.map(lambda one: one.publication().status, clients))
+        assert answers == [200] + [429] * 7
+
+
 def test_a_result_waits_for_who_asks_again_and_not_for_ever(tmp_path):
     publications = Publications(Config(tmp_path, limits=ServerLimits(uploads=UploadLimits(wait_seconds=0))), None, None)
     done = []
@@ -413,14 +469,14 @@ def test_a_result_waits_for_who_asks_again_and_not_for_ever(tmp_path):
         for _ in range(2):
             go.clear()
             with pytest.raises(AtWork):
-                await publications._job("key", work)
+                await publications._job(("one", "key"), work)
             go.set()
             await publications._tasks.ended()
             await publications._end_leases()
-            assert await publications._job("key", work) == "result"
+            assert await publications._job(("one", "key"), work) == "result"
         go.clear()
         with pytest.raises(AtWork):
-            await publications._job("left", work)
+            await publications._job(("one", "left"), work)
         go.set()
         await publications._tasks.ended()
         for _ in range(2):

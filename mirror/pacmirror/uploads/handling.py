@@ -228,7 +228,7 @@ async def _read(request: web.Request, most: int) -> bytes:
         raise TooLarge(f"a body of more than {most} bytes")
     try:
         async with asyncio.timeout(2 * limits.stall_seconds + most / (16 * limits.min_bytes_per_second)):
-            async with request.app[INTAKE].bodies.take(request.content_length or most):
+            async with request.app[INTAKE].bodies.take(_owner(request), request.content_length or most):
                 return await _collect(request.content, most, limits.stall_seconds)
     except TimeoutError as error:
         raise Unavailable("the body took too long", hint="try again") from error

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from pacmirror.room import Room
+from pacmirror.room import SharedRoom
 from pacmirror.service import Service
 from pacmirror.tasks import Tasks, keep_doing
 from pacmirror.threads import start_thread
@@ -46,7 +46,8 @@ class Intake(Service):
     def __init__(self, config: Config, books: Bookkeeping) -> None:
         self._config = config.uploads
         self.limits = config.limits.uploads
-        self.bodies = Room(self.limits.bodies_bytes, 256)
+        share = self.limits.bodies_bytes_per_token
+        self.bodies = SharedRoom(self.limits.bodies_bytes, 256, share_bytes=share, share_count=64)
         """Room for bodies that are read whole."""
         self._books = books
         self._open: dict[UploadName, int] = {}

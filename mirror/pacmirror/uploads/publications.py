@@ -17,6 +17,7 @@ from pacmirror.service import Service
 from pacmirror.tasks import Tasks, keep_doing
 from pacmirror.threads import start_thread
 from pacmirror.uploads.refusals import Later, TooMany
+from pacmirror.uploads.turns import Turns
 from pacstore.errors import NotFound, Refused
 from pacstore.incoming import publication
 from pacstore.incoming.damage import of_the_store
@@ -79,8 +80,11 @@ class Publications(Service):
         self._intake = intake
         self._watch = watch
         self._leases: dict[tuple[str, Release], _Lease] = {}
-        self._jobs: dict[Hashable, asyncio.Task[object]] = {}
-        self._over: dict[Hashable, asyncio.Task[object]] = {}
+        self._holding = Turns()
+        self._begun: set[tuple[str, Release]] = set()
+        """Those whose lease is being taken."""
+        self._jobs: dict[tuple[str, Hashable], asyncio.Task[object]] = {}
+        self._over: dict[tuple[str, Hashable], asyncio.Task[object]] = {}
         """The jobs that were done at the last look, and whose results nobody had asked for."""
         self._tasks = Tasks()
         self._ending: asyncio.Task[None] | None = None
@@ -143,7 +147,7 @@ class Publications(Service):
                 lambda: publication.place(store, release, manifest, attributes, options=PackingOptions()), name=_THREAD
             )
 
-        return await self._job((owner, release, manifest, attributes), work)
+        return await self._job((owner, (release, manifest, attributes)), work)
 
     async def pending(self, release: Release) -> Change | None:
         """What waits of the line, to be signed on top of; None if nothing does."""
@@ -182,7 +186,7 @@ class Publications(Service):
             return outcome
 
         digest = await start_thread(lambda: hashlib.sha256(data).digest(), name=_THREAD)
-        return await self._job((owner, release, digest), work)
+        return await self._job((owner, (release, digest)), work)
 
     async def close(self, owner: str, release: Release) -> None:
         """The client is done: nothing is kept for it any longer."""
@@ -199,11 +203,17 @@ class Publications(Service):
         expiry = Expiry() if days is None else Expiry(timestamp=days, snapshot=days)
         return Catalog.open(store.storage, store.drafts, expiry=expiry)
 
-    async def _job(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> T:
-        """The result of `work`, which is done once for all that ask for the same. Raises AtWork where it takes long."""
+    async def _job(self, key: tuple[str, Hashable], work: Callable[[], Awaitable[T]]) -> T:
+        """The result of `work`, which is done once for all that ask for the same with one token, whose id is the first of `key`.
+
+        Raises AtWork where it takes long, TooMany or Later where there is too much of it.
+        """
         job = self._jobs.get(key)
         if job is None:
-            if sum(not other.done() for other in self._jobs.values()) >= self._limits.jobs:
+            under_way = [owner for (owner, _), other in self._jobs.items() if not other.done()]
+            if under_way.count(key[0]) >= self._limits.jobs_per_token:
+                raise TooMany("too many releases are being placed and committed with this token", hint="try again later")
+            if len(under_way) >= self._limits.jobs:
                 raise Later("too many releases are being placed and committed at once", hint="try again later")
             job = self._jobs[key] = self._tasks.begin(_awaiting(work))
         await asyncio.wait([job], timeout=self._limits.wait_seconds)
@@ -213,26 +223,33 @@ class Publications(Service):
         return job.result()  # type: ignore[return-value]
 
     async def _hold(self, owner: str, release: Release, store: Store) -> None:
-        now = time.monotonic()
-        lease = self._leases.get((owner, release))
-        if lease is not None and now - lease.begun < self._limits.lease_most_seconds:
-            lease.used = now
-            return
-        if lease is None:
-            self._check_room(owner)
-        holding = contextlib.ExitStack()
-        await start_thread(lambda: holding.enter_context(store.lease()), name=_THREAD)
-        # Two requests of one client may come here at once: the later one's lease is the one that stays.
-        before, self._leases[owner, release] = self._leases.get((owner, release)), _Lease(holding, now, now)
-        if before is not None:
-            await _give_back(before)
+        key = owner, release
+        async with self._holding.take(key):
+            now = time.monotonic()
+            lease = self._leases.get(key)
+            if lease is not None and now - lease.begun < self._limits.lease_most_seconds:
+                lease.used = now
+                return
+            if lease is None:
+                self._check_room(owner)
+            # Counted before the lease is there: others come meanwhile.
+            self._begun.add(key)
+            try:
+                holding = contextlib.ExitStack()
+                await start_thread(lambda: holding.enter_context(store.lease()), name=_THREAD)
+                before, self._leases[key] = self._leases.get(key), _Lease(holding, now, now)
+            finally:
+                self._begun.discard(key)
+            if before is not None:
+                await _give_back(before)
 
     def _check_room(self, owner: str) -> None:
         """Raise TooMany or Later unless one more release may be published now; one token must not take the place of all."""
-        if sum(other == owner for other, _ in self._leases) >= self._limits.publications_per_token:
+        every = self._leases.keys() | self._begun
+        if sum(other == owner for other, _ in every) >= self._limits.publications_per_token:
             hint = "finish some first: pacball publish says when it is done"
             raise TooMany("too many releases are being published with this token at once", hint=hint)
-        if len(self._leases) >= self._limits.publications:
+        if len(every) >= self._limits.publications:
             raise Later("too many releases are being published at once", hint="try again later")
 
     async def _end_leases(self) -> None:

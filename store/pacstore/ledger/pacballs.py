@@ -1,6 +1,7 @@
 """The digests of whole pacballs, in the ledger: taken once, and true for as long as the release's documents and the stub are.
 
-They are found by what alone decides about a pacball's bytes: the release's name, manifest, attributes and the version of the stub.
+They are found by what alone decides about a pacball's bytes: the release's name, manifest, attributes, and the version of the
+stub.
 """
 
 from __future__ import annotations
