@@ -32,7 +32,7 @@ from pacstore.store import Store
 from pacstore.subscription import Subscription
 from pacstore.trust.targets import Withdrawal
 from tests.e2e.site import wait_until
-from tests.mirror.daemons import Daemon, running
+from tests.mirror.daemons import Daemon, parse_answer, running
 from tests.store.releases import NAME, NEXT, NOW, Origin, flip, make_tree, noise
 
 TABLE = 0xE75B9E112F17417D
@@ -119,14 +119,22 @@ def test_it_is_found_by_its_name_in_rucio(daemon, world):
         ("bytes=-1500", -1500, None),
         ("bytes=1000000-2500000", 1_000_000, 2_500_001),
         ("bytes=20000-99999999999", 20_000, None),
+        (f"bytes=20000-{1 << 64}", 20_000, None),
+        (f"bytes=-{1 << 100}", 0, None),
     ],
 )
 def test_any_range_of_it(daemon, world, said, begin, end):
     status, headers, body = daemon.request(world.path, f"Range: {said}")
     assert (status, body) == (206, world.data[begin:end])
-    first = begin if begin >= 0 else len(world.data) + begin
+    first = len(world.data[:begin])
     assert headers["content-range"] == f"bytes {first}-{first + len(body) - 1}/{len(world.data)}"
     assert "repr-digest" in headers
+
+
+@pytest.mark.parametrize("said", ["bytes=99999999999-", f"bytes={1 << 64}-", f"bytes={'9' * 900}-", "bytes=-0"])
+def test_there_is_nothing_behind_its_end(daemon, world, said):
+    status, headers, _ = daemon.request(world.path, f"Range: {said}")
+    assert (status, headers["content-range"]) == (416, f"bytes */{len(world.data)}")
 
 
 def test_conditions(daemon, world):
@@ -190,6 +198,13 @@ def test_a_metalink_of_it(daemon, world):
     assert [one.text for one in file.findall(f"{METALINK}url")] == [f"http://x{world.path}"]
     assert daemon.request(f"{world.path}.meta4", f"If-None-Match: {headers['etag']}", method="HEAD")[0] in (200, 304)
     assert daemon.request(f"{world.path}.meta4", "Range: bytes=5-9")[2] == body[5:10]
+
+
+@pytest.mark.parametrize("host", ["\xff\xfe", "a b", 'x"><y>&', "a/../b", "u:p@h", "h:x"])
+def test_an_address_that_is_none_is_not_written_into_a_metalink(daemon, world, host):
+    request = f"GET {world.path}.meta4 HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    status, _, body = parse_answer(daemon.exchange(request.encode("latin-1")))
+    assert (status, b"names no host" in body) == (400, True)
 
 
 def read_index(body):

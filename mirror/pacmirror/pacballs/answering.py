@@ -21,7 +21,7 @@ from pacmirror.pacballs.service import Pacballs, part_of
 from pacmirror.request_keys import client_address, is_in
 from pacmirror.threads import start_thread
 from pacstore.digest import Digest
-from pacstore.errors import NotFound, PacballError, Unavailable, printable
+from pacstore.errors import NotFound, PacballError, Refused, Unavailable, printable
 from pacstore.pacball.assembling import batches
 from pacstore.pacball.casync import encode_index
 from pacstore.pacball.digests import PacballKey
@@ -42,6 +42,7 @@ CONFIG = web.AppKey("CONFIG", Config)
 LASTING = "public, max-age=3600, no-transform"
 """The name of a pacball says which files it has; a later version may put another stub before them."""
 _NAME = re.compile(r"([A-Za-z0-9._-]+)\.b3-([0-9a-f]{64})\.sh\Z")
+_HOST = re.compile(r"(?:[A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?\Z")
 _ETAG_TAG = "pb"
 _THREAD = "pacball-page"
 
@@ -129,7 +130,9 @@ _BESIDE = {".meta4": _answer_metalink, ".caibx": _answer_casync_index}
 
 
 def _own_url(request: web.Request) -> str:
-    """Where the client says that it reaches us; proxies in front are believed about TLS."""
+    """Where the client says that it reaches us; proxies in front are believed about TLS. Raises Refused for what is no host."""
+    if not _HOST.match(request.host):
+        raise Refused("names no host", place="the header Host", hint="send the one of the URL")
     trusted = request.app[CONFIG].access.trusted_proxies
     said = request.headers.get("X-Forwarded-Proto", "").strip().lower()
     scheme = said if said in ("http", "https") and is_in(request.remote or "", trusted) else request.scheme

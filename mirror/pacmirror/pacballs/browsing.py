@@ -45,8 +45,8 @@ async def get_file(request: web.Request) -> web.StreamResponse:
     most = request.app[CONFIG].limits.pacballs.listed
 
     def page() -> web.Response:
-        held = opened.listing(place.entry)
-        return directory_page(opened, b"/".join(names), held[:most], left_out=max(len(held) - most, 0))
+        places, left_out = opened.listing(place.entry, most)
+        return directory_page(opened, b"/".join(names), places, left_out=left_out)
 
     return await start_thread(page, name=_THREAD)
 

@@ -212,7 +212,9 @@ class Publications(Service):
         if job is None:
             under_way = [owner for (owner, _), other in self._jobs.items() if not other.done()]
             if under_way.count(key[0]) >= self._limits.jobs_per_token:
-                raise TooMany("too many releases are being placed and committed with this token", hint="try again later")
+                raise TooMany(
+                    "too many releases are being placed and committed with this token", hint="try again later"
+                )
             if len(under_way) >= self._limits.jobs:
                 raise Later("too many releases are being placed and committed at once", hint="try again later")
             job = self._jobs[key] = self._tasks.begin(_awaiting(work))

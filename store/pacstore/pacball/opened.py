@@ -133,9 +133,10 @@ class OpenedRelease:
             left += reversed(target.split(b"/"))
         return self._place(stack[-1] if stack else TOP)
 
-    def listing(self, directory: int) -> list[Place]:
-        """What lies directly in a directory, in order; symbolic links as such."""
-        return [self._place(entry) for entry in self.children.of(directory).tolist()]
+    def listing(self, directory: int, most: int) -> tuple[list[Place], int]:
+        """What lies directly in a directory, in order; symbolic links as such. `most` of it, and how much more there is."""
+        held = self.children.of(directory)
+        return [self._place(entry) for entry in held[:most].tolist()], max(len(held) - most, 0)
 
     def target(self, place: Place) -> bytes:
         """What a symbolic link points to."""

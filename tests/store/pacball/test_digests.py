@@ -134,7 +134,9 @@ def test_paths(origin):
     assert find("").entry == -1
     assert find("lib/./python/../text").path == b"lib/text"
     assert opened.mtime(find("")) == origin.entry().published
-    listed = [place.path.decode() for place in opened.listing(find("lib").entry)]
+    places, left_out = opened.listing(find("lib").entry, 100)
+    listed = [place.path.decode() for place in places]
+    assert (opened.listing(find("lib").entry, 2), left_out) == ((places[:2], len(places) - 2), 0)
     assert listed == [
         f"lib/{name}" for name in sorted((p.name for p in (origin.top / "tree/lib").iterdir()), key=str.encode)
     ]
