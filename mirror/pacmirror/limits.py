@@ -205,7 +205,8 @@ class PacballLimits:
     they were used last. `opening`: releases opened at once. `held_seconds`: how old the list of what is whole here may be.
     `look_seconds`: between looks for pacballs whose digests were not taken; `digests_wait_seconds`: how long somebody waits for
     them who asks for the beginning of a pacball; `hashed_bytes_per_second`: how fast they are guessed to be taken.
-    `failed_seconds`: after which taking them is tried again. `listed`: entries of one page.
+    `failed_seconds`: after which taking them is tried again. `digested_file_bytes`: the longest single file whose digests are
+    taken when somebody asks for them; `file_digests`: of so many they are remembered. `listed`: entries of one page.
     """
 
     assemblies: int = 32
@@ -222,6 +223,8 @@ class PacballLimits:
     digests_wait_seconds: float = 5.0
     hashed_bytes_per_second: int = 150_000_000
     failed_seconds: float = 300.0
+    digested_file_bytes: int = 256 * MIB
+    file_digests: int = 4_096
     listed: int = 10_000
 
 

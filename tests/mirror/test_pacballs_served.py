@@ -37,7 +37,7 @@ from tests.store.releases import NAME, NEXT, NOW, Origin, flip, make_tree, noise
 
 TABLE = 0xE75B9E112F17417D
 METALINK = "{urn:ietf:params:xml:ns:metalink}"
-QUICK = PacballLimits(look_seconds=0.1, digests_wait_seconds=20)
+QUICK = PacballLimits(look_seconds=0.1, digests_wait_seconds=20, digested_file_bytes=2_000_000)
 PROMPT = ScrubLimits(first_pause_seconds=3600, look_seconds=0.05, retry_seconds=3600)
 
 
@@ -298,6 +298,36 @@ def test_files_of_a_release(daemon, world):
     assert daemon.request(f"/files/{NAME}/lib/shared.so", f"If-None-Match: {headers['etag']}")[0] == 304
 
 
+def test_digests_of_single_files_for_who_asks_for_them(daemon, world):
+    for path in ("lib/own.so", "none", "lib/link", "lib/text-again"):
+        data = (world.tree / path).read_bytes()
+        sha = base64.b64encode(hashlib.sha256(data).digest()).decode()
+        md5 = base64.b64encode(hashlib.md5(data).digest()).decode()
+        for method, body in (("HEAD", b""), ("GET", data)):
+            status, headers, found = daemon.request(
+                f"/files/{NAME}/{path}", "Want-Repr-Digest: sha-512=10, sha-256=1", method=method
+            )
+            assert (status, found, headers["repr-digest"]) == (200, body, f"sha-256=:{sha}:")
+            assert "digest" not in headers
+        _, headers, _ = daemon.request(f"/files/{NAME}/{path}", "Want-Digest: adler32, md5;q=0.5", method="HEAD")
+        assert headers["digest"] == f"adler32={zlib.adler32(data):08x},md5={md5}"
+        _, headers, _ = daemon.request(f"/files/{NAME}/{path}", "Want-Digest: sha-256")
+        assert headers["digest"] == f"sha-256={sha}"
+    own = f"/files/{NAME}/lib/own.so"
+    status, headers, body = daemon.request(own, "Range: bytes=5-9", "Want-Repr-Digest: sha-256=3")
+    assert (status, body) == (206, (world.tree / "lib/own.so").read_bytes()[5:10])
+    digest = base64.b64encode(hashlib.sha256((world.tree / "lib/own.so").read_bytes()).digest()).decode()
+    assert headers["repr-digest"] == f"sha-256=:{digest}:"
+    for path, wanted in (
+        (own, "X-None: 1"),
+        (own, "Want-Repr-Digest: sha-256=0"),
+        (own, "Want-Digest: unixsum, sha-256;q=0"),
+        (f"/files/{NAME}/lib/shared.so", "Want-Repr-Digest: sha-256=9"),
+    ):
+        status, headers, _ = daemon.request(path, wanted, method="HEAD")
+        assert (status, "digest" in headers, "repr-digest" in headers) == (200, False, False), wanted
+
+
 def test_symbolic_links_are_followed_inside_of_the_release_alone(daemon, world):
     assert daemon.get(f"/files/{NAME}/lib/link") == (world.tree / "bin/run").read_bytes()
     assert daemon.get(f"/files/{NAME}/libs/f07.py") == (world.tree / "lib/python/f07.py").read_bytes()
@@ -467,6 +497,17 @@ def test_damage_is_never_sent_and_leads_to_repair(store, world, tmp_path):
             wait_until(lambda: daemon.request(world.path, method="HEAD")[0] == 200, seconds=40)
             assert daemon.get(world.path) == world.data
             assert daemon.status()["scrub"]["damaged"] == 0
+
+
+def test_damage_met_while_digests_are_taken_is_told_and_written_down(store, world):
+    with running(store, ServerLimits(pacballs=QUICK, scrub=PROMPT)) as daemon:
+        daemon.get(world.path)
+        for pack in (store / "public/packs").rglob("??*/*"):
+            for at in range(1000, pack.stat().st_size, 20_000):
+                flip(pack, at)
+        status, headers, body = daemon.request(f"/files/{NAME}/lib/own.so", "Want-Digest: md5", method="GET")
+        assert (status, "digest" in headers, b"is damaged here" in body) == (503, False, True)
+        wait_until(lambda: daemon.status()["scrub"]["damaged"])
 
 
 def test_what_is_damaged_for_good_is_not_offered_and_not_said_to_be_absent(store, world):

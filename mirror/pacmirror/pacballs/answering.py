@@ -191,32 +191,42 @@ async def send_assembled(
         await response.prepare(request)
         return response
     service, limits = request.app[PACBALLS], request.app[CONFIG].limits
-    trusted = request.app[CONFIG].access.trusted_proxies
 
     def rest() -> None:
         if assembler.rest():
             service.freed.note()
         service.freed.give_back()
 
+    with assembling(request, make) as assembler:
+        most = limits.pacballs
+        made = batches(pieces(assembler), most_bytes=most.batch_bytes, most_pieces=most.batch_pieces)
+        await send_batches(
+            request,
+            response,
+            made,
+            length=answer.length,
+            limits=limits,
+            turns=service.turns,
+            rest=rest,
+            failed=service.report_soon,
+        )
+    return response
+
+
+@contextmanager
+def assembling(request: web.Request, make: Callable[[], Assembler]) -> Iterator[Assembler]:
+    """The assembler that is made for one request, in a seat.
+
+    Raises Unavailable where there is no seat, or what it reads is damaged.
+    """
+    service, trusted = request.app[PACBALLS], request.app[CONFIG].access.trusted_proxies
     with service.seats.seat(counted_as(client_address(request, trusted), trusted)), _reported(service):
         assembler = make()
         try:
-            most = limits.pacballs
-            made = batches(pieces(assembler), most_bytes=most.batch_bytes, most_pieces=most.batch_pieces)
-            await send_batches(
-                request,
-                response,
-                made,
-                length=answer.length,
-                limits=limits,
-                turns=service.turns,
-                rest=rest,
-                failed=service.report_soon,
-            )
+            yield assembler
         finally:
             assembler.frames.close()
             service.freed.note()
-    return response
 
 
 @contextmanager

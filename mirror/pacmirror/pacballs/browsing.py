@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
@@ -10,10 +11,11 @@ from aiohttp import web
 
 from pacmirror.beginning import begin_answer
 from pacmirror.files import BINARY, PublicFile
-from pacmirror.pacballs.answering import CONFIG, LASTING, PACBALLS, send_assembled
-from pacmirror.pacballs.fields import disposition
+from pacmirror.pacballs.answering import CONFIG, LASTING, PACBALLS, assembling, send_assembled
+from pacmirror.pacballs.fields import disposition, instance_digests, repr_digest, wants_digests
 from pacmirror.pacballs.pages import directory_page
 from pacmirror.threads import start_thread
+from pacstore.digest import Digest
 from pacstore.errors import NotFound, printable
 from pacstore.limits import LIMITS
 from pacstore.tree import EntryKind
@@ -68,20 +70,33 @@ def _with_slash(request: web.Request) -> web.Response:
 
 
 async def _answer_file(request: web.Request, opened: OpenedRelease, place: Place) -> web.StreamResponse:
-    content = opened.manifest.tree.contents[place.file].tobytes().hex()
+    content = Digest(opened.manifest.tree.contents[place.file].tobytes())
     public = PublicFile(request.path, "", LASTING, BINARY)
     name = place.path.rpartition(b"/")[2].decode("utf-8", "backslashreplace")
     more = {"Content-Disposition": disposition(name)}
     # No file is newer than its release: a date in the future would be wrong in every answer.
     modified = max(min(opened.mtime(place), opened.entry.published), 0)
     answer, response = begin_answer(
-        request, public, size=place.size, etag=f'"b3-{content}"', modified=modified, more=more
+        request, public, size=place.size, etag=f'"b3-{content.hex}"', modified=modified, more=more
     )
 
     def pieces(assembler: Assembler) -> Iterator[Bytes]:
         return assembler.read(place.file, answer.offset, answer.length)
 
-    digests = await request.app[PACBALLS].digesting.find(opened.entry)
+    service = request.app[PACBALLS]
+    digests = await service.digesting.find(opened.entry)
+
+    @contextmanager
+    def reading() -> Iterator[Iterator[Bytes]]:
+        with assembling(request, lambda: opened.assembler(digests)) as assembler:
+            yield assembler.read(place.file, 0, place.size)
+
+    most = request.app[CONFIG].limits.pacballs.digested_file_bytes
+    if answer.has_body and place.size <= most and wants_digests(request.headers):
+        taken = await service.file_digesting.take(content, opened.payload.paths.shown(place.entry), reading)
+        response.headers["Repr-Digest"] = repr_digest(taken)
+        if value := instance_digests(request.headers.getall("Want-Digest", []), taken):
+            response.headers["Digest"] = value
     return await send_assembled(request, answer, response, lambda: opened.assembler(digests), pieces)
 
 

@@ -10,19 +10,33 @@ from urllib.parse import quote
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from multidict import CIMultiDictProxy
+
     from pacstore.pacball.digests import PacballDigests
+    from pacstore.pacball.file_digests import FileDigests
 
 _WANTED = re.compile(r"\s*([A-Za-z0-9-]{1,32})\s*(?:;\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*)?\Z")
+_WANTED_NOW = re.compile(r"\s*sha-256\s*(?:=\s*0*([0-9]{1,2})\s*)?\Z")
 _MOST_WANTED = 20
+_NAMES = frozenset({"adler32", "md5", "sha-256"})
 _PLAIN = re.compile(r"[^A-Za-z0-9._+ ()\[\]=,@~^#!&$-]")
 
 
-def repr_digest(digests: PacballDigests) -> str:
+def wants_digests(headers: CIMultiDictProxy[str]) -> bool:
+    """Whether a client asks for a digest that can be had: by Want-Repr-Digest (RFC 9530), or Want-Digest before it."""
+    now = ",".join(headers.getall("Want-Repr-Digest", [])).split(",")[:_MOST_WANTED]
+    # Of a key that comes twice the last one counts (RFC 9651).
+    weights = [int(match[1] or 1) for match in map(_WANTED_NOW.match, now) if match]
+    before = _wanted(headers.getall("Want-Digest", []))
+    return any(weights[-1:]) or any(weight > 0 and name in _NAMES for name, weight in before)
+
+
+def repr_digest(digests: PacballDigests | FileDigests) -> str:
     """The value of Repr-Digest (RFC 9530)."""
     return f"sha-256=:{_base64(digests.sha256)}:"
 
 
-def instance_digests(wanted: Sequence[str], digests: PacballDigests) -> str:
+def instance_digests(wanted: Sequence[str], digests: PacballDigests | FileDigests) -> str:
     """The value of Digest (RFC 3230) for the fields Want-Digest; empty where nothing of what is here was wanted."""
     values = {
         "adler32": f"{digests.adler32:08x}",

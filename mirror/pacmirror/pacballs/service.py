@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from pacmirror.freed_memory import FreedMemory
 from pacmirror.pacballs.digesting import Digesting
+from pacmirror.pacballs.file_digesting import FileDigesting
 from pacmirror.pacballs.offer import Offer
 from pacmirror.pacballs.seats import Seats
 from pacmirror.service import Service
@@ -47,6 +48,7 @@ class Pacballs(Service):
         self.seats = Seats(limits)
         self.freed = FreedMemory()
         self.turns = BoundedSemaphore(min(limits.decoding, os.cpu_count() or 1))
+        self.file_digesting = FileDigesting(limits, self.turns)
         self._scrubbing = scrubbing
         self._tasks = Tasks()
         self._running: list[asyncio.Task[None]] = []

@@ -18,9 +18,9 @@ from pacmirror.room import SharedRoom
 from pacmirror.service import Service
 from pacmirror.tasks import Tasks, keep_doing
 from pacmirror.threads import start_thread
+from pacmirror.turns import Turns
 from pacmirror.uploads.receiving import Interrupted, Piece
 from pacmirror.uploads.refusals import Later, NoRoom, OutOfStep, TooMany, Wrong
-from pacmirror.uploads.turns import Turns
 from pacstore.errors import Corrupt, NewerFormat, NotFound, PacballError, Refused, TooLarge
 from pacstore.incoming.admission import LENGTHS, admit, is_admitted
 from pacstore.incoming.spool import SPOOL_NAME, Upload, UploadName, UploadSpool

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, TypeVar
 from pacmirror.service import Service
 from pacmirror.tasks import Tasks, keep_doing
 from pacmirror.threads import start_thread
+from pacmirror.turns import Turns
 from pacmirror.uploads.refusals import Later, TooMany
-from pacmirror.uploads.turns import Turns
 from pacstore.errors import NotFound, Refused
 from pacstore.incoming import publication
 from pacstore.incoming.damage import of_the_store
