@@ -24,7 +24,7 @@ from pacstore.source import PackRange, Traffic
 from pacstore.storage import ObjectKind, object_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from concurrent.futures import Future
 
     from pacmirror.part import Part
@@ -47,21 +47,29 @@ class MirrorList:
         examine: Callable[[Source], None] | None = None,
         limits: MirrorLimits | None = None,
         throttle: Throttle | None = None,
+        files_only: Collection[str] = (),
+        packs_only: Collection[str] = (),
     ) -> None:
         """Nothing is asked yet. Raises Refused if there is none, or one twice.
 
         `examine` raises for a source that must not be used; it is called with each before anything else is asked of it.
+        Those named in `files_only` are asked for no packs; those in `packs_only` for nothing else, and never examined: packs
+        are what their ids say.
         """
         names = [part.name for part in parts]
         if not parts or len(set(names)) < len(names):
             message = "the same source is named twice" if parts else "no source is named"
             raise Refused(message, place=", ".join(names), hint="name each source once")
-        self._parts: list[Part] = [_Examined(part, examine) for part in parts] if examine is not None else [*parts]
+        self._parts: list[Part] = [
+            part if examine is None or part.name in packs_only else _Examined(part, examine) for part in parts
+        ]
         self._members = [Member(part, limits or MirrorLimits(), throttle) for part in self._parts]
+        self._readers = [member for member in self._members if member.name not in packs_only]
+        self._carriers = [member for member in self._members if member.name not in files_only]
         self._givers: OrderedDict[PackRange | str, Member] = OrderedDict()
         self._throttle = throttle
         self._lock = Lock()
-        self._dispatch = Dispatch(self._members, given=self._remember)
+        self._dispatch = Dispatch(self._carriers, given=self._remember)
 
     @property
     def name(self) -> str:
@@ -89,7 +97,7 @@ class MirrorList:
 
     def bytes_per_second(self) -> float:
         """What all that may be asked now bring together, under our own limit; 0 while nothing was measured."""
-        speeds = [member.effective_bytes_per_second for member in self._members if not member.pause_left()]
+        speeds = [member.effective_bytes_per_second for member in self._carriers if not member.pause_left()]
         limit = self._throttle.bytes_per_second if self._throttle is not None else None
         return sum(speeds) if limit is None else min(sum(speeds), limit)
 
@@ -110,23 +118,28 @@ class MirrorList:
 
     def singles(self) -> list[Single]:
         """Each source by itself, those first that may be asked now; for what must come from one source as a whole."""
-        return [Single(member) for member in sorted(self._members, key=lambda member: member.pause_left() > 0)]
+        return [Single(member) for member in sorted(self._readers, key=lambda member: member.pause_left() > 0)]
+
+    def carriers(self) -> list[Single]:
+        """Each source of packs by itself, in the order of `singles`."""
+        return [Single(member) for member in sorted(self._carriers, key=lambda member: member.pause_left() > 0)]
 
     def unexamined(self) -> list[Single]:
         """Each source by itself, in the order given, for finding out by what they are to be examined."""
-        inner = (member.part.inner if isinstance(member.part, _Examined) else member.part for member in self._members)
-        return [Single(member, part) for member, part in zip(self._members, inner, strict=True)]
+        inner = (member.part.inner if isinstance(member.part, _Examined) else member.part for member in self._readers)
+        return [Single(member, part) for member, part in zip(self._readers, inner, strict=True)]
 
     def read(self, path: str, *, limit: int) -> bytes:
         """The whole file at `path`, from the first source that has it. Raises what all of them together say."""
-        return self._read(path, lambda part: part.start_read(path, limit=limit))
+        return self._read(self._readers, path, lambda part: part.start_read(path, limit=limit))
 
     def tail(self, pack: Digest, *, length: int) -> Tail:
         """The last `length` bytes of a pack, and how long it is; to `blame`, name its path. Raises as `read`."""
-        return self._read(object_path(ObjectKind.PACK, pack), lambda part: part.start_tail(pack, length=length))
+        path = object_path(ObjectKind.PACK, pack)
+        return self._read(self._carriers, path, lambda part: part.start_tail(pack, length=length))
 
-    def _read(self, path: str, start: Callable[[Part], Transfer[T]]) -> T:
-        value, member = Reading(self._members, path, start).result()
+    def _read(self, members: Sequence[Member], path: str, start: Callable[[Part], Transfer[T]]) -> T:
+        value, member = Reading(members, path, start).result()
         self._remember(path, member)
         return value
 
@@ -188,6 +201,11 @@ class Single(PartSource):
     def is_paused(self) -> bool:
         """Whether it did badly, and should not be asked while there are others."""
         return self._member.pause_left() > 0
+
+    def blame(self, given: PackRange | str, error: PacballError) -> str:
+        """As `MirrorList.blame`."""
+        self._member.gave_wrong(given, error)
+        return self.name
 
     def wait(self, transfer: Transfer[T]) -> T:
         with self._member.judged():

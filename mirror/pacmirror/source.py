@@ -22,7 +22,7 @@ from pacstore.errors import Refused, printable
 from pacstore.storage import STORE_MARKER, ObjectKind, object_path
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 
     from pacmirror.throttle import Throttle
     from pacstore.digest import Bytes, Digest
@@ -51,13 +51,20 @@ class HttpSource:
         surroundings: Surroundings | None = None,
         headers: Mapping[str, str] | None = None,
         alias: str = "",
+        name: str = "",
+        locate: Callable[[str], URL] | None = None,
     ) -> None:
         """Nothing is sent yet. Raises Refused if `base_url` is no http or https URL, and as `Surroundings.access`.
 
         `throttle` limits the rate; sources may share one. `headers` are sent with each request.
         `alias`: of the mirror that asks, if one does (`pacmirror.peers`).
+        `locate` is for storage with another layout than a store's: it gives the URL, of the same scheme, host and port as
+        `base_url`, of the file that a store has at a path, or raises NotFound. `name`: for messages, in place of the base URL.
         """
         self._base = parse_base_url(base_url)
+        self._name = name or self._base
+        self._locate = locate or self._below
+        self._origin = URL(self._base).origin()
         self._limits = limits or ClientLimits()
         self._headers = {"User-Agent": user_agent, **(headers or {})}
         self._alias = alias
@@ -78,8 +85,8 @@ class HttpSource:
 
     @property
     def name(self) -> str:
-        """The base URL."""
-        return self._base
+        """The base URL, unless it was given another name."""
+        return self._name
 
     @property
     def traffic(self) -> Traffic:
@@ -113,9 +120,7 @@ class HttpSource:
     def start_range(self, wanted: PackRange) -> Transfer[Bytes]:
         """Begin to fetch a range. Raises Unavailable after `close`."""
         arrival = Arrival()
-        url = self._url(object_path(ObjectKind.PACK, wanted.pack))
-        part = self._fetcher.part(url, offset=wanted.offset, length=wanted.length, arrival=arrival)
-        return Transfer(self._loop.start(part), arrival)
+        return Transfer(self._loop.start(self._part(wanted, arrival)), arrival)
 
     def start_read(self, path: str, *, limit: int) -> Transfer[bytes]:
         """Begin to read a file. Raises Unavailable after `close`."""
@@ -125,8 +130,17 @@ class HttpSource:
     def start_tail(self, pack: Digest, *, length: int) -> Transfer[Tail]:
         """Begin to read the end of a pack of unknown length. Raises Unavailable after `close`."""
         arrival = Arrival()
+        return Transfer(self._loop.start(self._tail(pack, length, arrival)), arrival)
+
+    # That a file is not there by what `locate` says is an answer of the transfer, as a server's would be.
+
+    async def _part(self, wanted: PackRange, arrival: Arrival) -> Bytes:
+        url = self._url(object_path(ObjectKind.PACK, wanted.pack))
+        return await self._fetcher.part(url, offset=wanted.offset, length=wanted.length, arrival=arrival)
+
+    async def _tail(self, pack: Digest, length: int, arrival: Arrival) -> Tail:
         url = self._url(object_path(ObjectKind.PACK, pack))
-        return Transfer(self._loop.start(self._fetcher.tail(url, length=length, arrival=arrival)), arrival)
+        return await self._fetcher.tail(url, length=length, arrival=arrival)
 
     async def _whole(self, path: str, limit: int, arrival: Arrival) -> bytes:
         fresh = path == STORE_MARKER or bool(_CHANGING.match(path))
@@ -135,6 +149,13 @@ class HttpSource:
     def _url(self, path: str) -> URL:
         if not _PATH.match(path):
             raise Refused("is no path of a pacball store", place=printable(path[:200]))
+        url = self._locate(path)
+        if url.origin() != self._origin:
+            # What the session has for its base URL, such as a token, is for no other.
+            raise Refused(f"is not below {self._base}", place=printable(str(url)[:200]))
+        return url
+
+    def _below(self, path: str) -> URL:
         return URL(f"{self._base}/{path}", encoded=True)
 
     def close(self) -> None:
