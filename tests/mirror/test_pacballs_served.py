@@ -22,7 +22,7 @@ import zstandard
 from pacmirror.config import AccessConfig, PacballConfig, ScrubConfig, SyncConfig, UpstreamConfig
 from pacmirror.limits import PacballLimits, ScrubLimits, ServerLimits, SyncLimits
 from pacmirror.token_file import create_token
-from pacstore.ledger import pacballs
+from pacstore.ledger import damage, pacballs
 from pacstore.pacball.building import build
 from pacstore.pacball.digests import PacballKey
 from pacstore.pacball.stub import STUB_BYTES
@@ -32,7 +32,7 @@ from pacstore.store import Store
 from pacstore.subscription import Subscription
 from pacstore.trust.targets import Withdrawal
 from tests.e2e.site import wait_until
-from tests.mirror.daemons import Daemon, parse_answer, running
+from tests.mirror.daemons import Daemon, parse_answer, receive_all, running
 from tests.store.releases import NAME, NEXT, NOW, Origin, flip, make_tree, noise
 
 TABLE = 0xE75B9E112F17417D
@@ -531,6 +531,23 @@ def test_a_pack_that_is_gone(store, world):
         status, _, body = daemon.request(world.path, "Range: bytes=1000000-1000999")
         assert status == 503
         assert b"is damaged here" in body
+
+
+def test_what_is_dropped_while_it_is_sent_is_cut_off_and_not_taken_for_damage(store, world):
+    with running(store, ServerLimits(pacballs=QUICK, scrub=PROMPT)) as daemon:
+        daemon.get(world.path)
+        with _stuck(daemon, world.path) as sock:
+            wait_until(lambda: _assembling(daemon) == 1)
+            (store / "public/holdings" / NAME).unlink()
+            for pack in (store / "public/packs").rglob("??*/*"):
+                pack.unlink()
+            sock.settimeout(20)
+            _, headers, body = parse_answer(receive_all(sock))
+            assert world.data.startswith(body)
+            assert len(body) < int(headers["content-length"])
+        assert daemon.request(world.path)[0] == 404
+    with Store.open(store, writable=False) as opened, opened.ledger.reading() as connection:
+        assert damage.unrepaired(connection, limit=10) == []
 
 
 @pytest.mark.slow

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pacstore.assemble import Assembler
     from pacstore.digest import Bytes
     from pacstore.pacball.digests import PacballDigests
+    from pacstore.pacball.opened import OpenedRelease
     from pacstore.trust.targets import CatalogRelease
 
 PACBALLS = web.AppKey("PACBALLS", Pacballs)
@@ -85,7 +86,7 @@ async def _answer_pacball(request: web.Request, entry: CatalogRelease, name: str
     def pieces(assembler: Assembler) -> Iterator[Bytes]:
         return opened.pacball(assembler, digests).read(answer.offset, answer.offset + answer.length)
 
-    return await send_assembled(request, answer, response, lambda: opened.assembler(digests), pieces)
+    return await send_assembled(request, answer, response, opened, digests, pieces)
 
 
 def _more_headers(request: web.Request, name: str, digests: PacballDigests | None) -> dict[str, str]:
@@ -177,10 +178,11 @@ async def send_assembled(
     request: web.Request,
     answer: Answer,
     response: web.StreamResponse,
-    make: Callable[[], Assembler],
+    opened: OpenedRelease,
+    digests: PacballDigests | None,
     pieces: Callable[[Assembler], Iterator[Bytes]],
 ) -> web.StreamResponse:
-    """Send `response`, with the `pieces` that an assembler gives, unless it has no body.
+    """Send `response`, with the `pieces` that an assembler of the release gives, unless it has no body.
 
     Raises Unavailable where that is damaged, or too much is being put together.
     """
@@ -197,7 +199,7 @@ async def send_assembled(
             service.freed.note()
         service.freed.give_back()
 
-    with assembling(request, make) as assembler:
+    with assembling(request, opened, digests) as assembler:
         most = limits.pacballs
         made = batches(pieces(assembler), most_bytes=most.batch_bytes, most_pieces=most.batch_pieces)
         await send_batches(
@@ -208,20 +210,20 @@ async def send_assembled(
             limits=limits,
             turns=service.turns,
             rest=rest,
-            failed=service.report_soon,
+            failed=lambda error: service.report_soon(error, opened.entry),
         )
     return response
 
 
 @contextmanager
-def assembling(request: web.Request, make: Callable[[], Assembler]) -> Iterator[Assembler]:
-    """The assembler that is made for one request, in a seat.
+def assembling(request: web.Request, opened: OpenedRelease, digests: PacballDigests | None) -> Iterator[Assembler]:
+    """An assembler of the release for one request, in a seat.
 
     Raises Unavailable where there is no seat, or what it reads is damaged.
     """
     service, trusted = request.app[PACBALLS], request.app[CONFIG].access.trusted_proxies
-    with service.seats.seat(counted_as(client_address(request, trusted), trusted)), _reported(service):
-        assembler = make()
+    with service.seats.seat(counted_as(client_address(request, trusted), trusted)), _reported(service, opened.entry):
+        assembler = opened.assembler(digests)
         try:
             yield assembler
         finally:
@@ -230,12 +232,12 @@ def assembling(request: web.Request, make: Callable[[], Assembler]) -> Iterator[
 
 
 @contextmanager
-def _reported(service: Pacballs) -> Iterator[None]:
+def _reported(service: Pacballs, entry: CatalogRelease) -> Iterator[None]:
     """What is found damaged before anything was sent is repaired, and told as what it is to clients: here for now."""
     try:
         yield
     except PacballError as error:
         if part_of(error) is None:
             raise
-        service.report_soon(error)
+        service.report_soon(error, entry)
         raise Unavailable(DAMAGED, place=error.place, hint=LATER) from error

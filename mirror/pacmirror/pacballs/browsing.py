@@ -88,7 +88,7 @@ async def _answer_file(request: web.Request, opened: OpenedRelease, place: Place
 
     @contextmanager
     def reading() -> Iterator[Iterator[Bytes]]:
-        with assembling(request, lambda: opened.assembler(digests)) as assembler:
+        with assembling(request, opened, digests) as assembler:
             yield assembler.read(place.file, 0, place.size)
 
     most = request.app[CONFIG].limits.pacballs.digested_file_bytes
@@ -97,7 +97,7 @@ async def _answer_file(request: web.Request, opened: OpenedRelease, place: Place
         response.headers["Repr-Digest"] = repr_digest(taken)
         if value := instance_digests(request.headers.getall("Want-Digest", []), taken):
             response.headers["Digest"] = value
-    return await send_assembled(request, answer, response, lambda: opened.assembler(digests), pieces)
+    return await send_assembled(request, answer, response, opened, digests, pieces)
 
 
 def _decode(part: str, *, last: bool) -> bytes:

@@ -41,4 +41,4 @@ async def get_chunk(request: web.Request) -> web.StreamResponse:
         chunk = casync.encode_chunk(opened.pacball(assembler, digests).read(first, end), end - first)
         return casync.cut(chunk, answer.offset, answer.offset + answer.length)
 
-    return await send_assembled(request, answer, response, lambda: opened.assembler(digests), pieces)
+    return await send_assembled(request, answer, response, opened, digests, pieces)

@@ -40,7 +40,7 @@ class _Stopped(Exception):
 
 
 class Digesting:
-    """For use in one event loop. `damaged` is told what was found wrong on the way. Without a ledger, memory keeps them."""
+    """For use in one event loop. `damaged` is told what was found wrong of a release. Without a ledger, memory keeps them."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Digesting:
         limits: PacballLimits,
         *,
         ahead: bool,
-        damaged: Callable[[PacballError], Awaitable[None]],
+        damaged: Callable[[PacballError, CatalogRelease], Awaitable[None]],
     ) -> None:
         self.under_way = ""
         self.taken = 0
@@ -136,7 +136,7 @@ class Digesting:
             self.failures += 1
             self._not_before[key] = time.monotonic() + self._limits.failed_seconds
             _log.warning("the digests of the pacball of %s could not be taken: %s", entry.release, error)
-            await self._damaged(error)
+            await self._damaged(error, entry)
         finally:
             self.under_way = ""
             if key in self._wanted:

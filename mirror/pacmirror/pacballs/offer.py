@@ -85,6 +85,10 @@ class Offer:
         await start_thread(lambda: self._require(entry), name=_THREAD)
         return entry
 
+    async def is_held(self, entry: CatalogRelease) -> bool:
+        """Whether the release is whole here, in the packs that this entry's placement names."""
+        return await start_thread(lambda: self._is_held(entry), name=_THREAD)
+
     async def open(self, entry: CatalogRelease) -> OpenedRelease:
         """Its documents. Raises Unavailable where they are damaged or gone."""
         key = entry.manifest.digest, entry.attributes.digest, entry.placement.digest, entry.release

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pacmirror.scrubbing import Scrubbing
     from pacmirror.sync.bookkeeping import Bookkeeping
     from pacstore.errors import PacballError
+    from pacstore.trust.targets import CatalogRelease
 
 _IDLE_SECONDS = 30.0
 
@@ -103,15 +104,16 @@ class Pacballs(Service):
             "pacball_digests_failures", "Digests of pacballs that could not be taken", digesting.failures
         )
 
-    async def report(self, error: PacballError) -> None:
-        """Have what was found damaged, if `error` says that, written down and repaired."""
+    async def report(self, error: PacballError, entry: CatalogRelease) -> None:
+        """Have what was found damaged of a release, if `error` says that, written down and repaired."""
         part = part_of(error)
-        if part is not None:
+        # While it was read it may have been dropped, or moved to other packs: what is gone since then is not missed.
+        if part is not None and (part.offset != WHOLE or await self.offer.is_held(entry)):
             await self._scrubbing.report([part])
 
-    def report_soon(self, error: PacballError) -> None:
+    def report_soon(self, error: PacballError, entry: CatalogRelease) -> None:
         """The same, from who cannot wait."""
-        self._tasks.begin(self.report(error))
+        self._tasks.begin(self.report(error, entry))
 
     async def _close_idle(self) -> None:
         self.offer.close_idle()
