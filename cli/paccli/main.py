@@ -25,6 +25,7 @@ from paccli.commands import (
     pacballs,
     releases,
     repacking,
+    rucio,
     signing,
     sites,
     stores,
@@ -121,3 +122,5 @@ _register(_TRUST, signing.sign, signing.export, signing.submit, trust.drop)
 _register(_TRUST, trust.rotate, trust.revoke, trust.republish, lines.retain)
 _TOKEN = _group("token", "Tokens that a daemon wants to see, where [access] says so.")
 _register(_TOKEN, tokens.create, tokens.list_tokens, tokens.revoke)
+_RUCIO = _group("rucio", "Releases as datasets in Rucio. See docs/rucio.md.")
+_register(_RUCIO, rucio.register, rucio.retire)

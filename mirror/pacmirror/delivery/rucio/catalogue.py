@@ -213,16 +213,15 @@ class RucioCatalogue:
         rows = self.ask(did, lambda: _bounded(self.client.list_content(did.scope, did.name), did))
         return {str(row["name"]): _file_record(row, "type") for row in rows if row.get("scope") == did.scope}
 
-    def parents(self, did: Did) -> set[Did]:
-        """The collections that a DID is in, as far as they have names that are good everywhere."""
+    def parents(self, did: Did) -> set[str]:
+        """The collections that a DID is in, each as SCOPE:NAME: they need not have names that we would give."""
         rows = self.ask(did, lambda: _bounded(self.client.list_parent_dids(did.scope, did.name), did))
-        found = set()
-        for row in rows:
-            try:
-                found.add(Did(str(row["scope"]), str(row["name"])))
-            except Refused:
-                continue  # somebody else's, with '/' in it
-        return found
+        return {f"{row['scope']}:{row['name']}" for row in rows}
+
+    def datasets(self, scope: str, pattern: str) -> list[str]:
+        """The names of the datasets in a scope that match, `*` standing for anything."""
+        filters = [{"name": pattern}]
+        return sorted(self.ask(scope, lambda: list(self.client.list_dids(scope, filters, did_type="dataset"))))
 
     def add_collection(self, did: Did, kind: str, *, metadata: dict[str, str], hint: str = "") -> bool:
         """Make an open dataset ("DATASET") or "CONTAINER", with its metadata in the same step; False if it is there already."""
@@ -246,10 +245,10 @@ class RucioCatalogue:
             new = [{**parent.fields(), "dids": children}]
             self.ask(parent, lambda new=new: self.client.attach_dids_to_dids(new, ignore_duplicate=True))  # type: ignore[misc]
 
-    def detach(self, parent: Did, names: Iterable[str]) -> None:
+    def detach(self, parent: Did, children: Iterable[Did]) -> None:
         """Take files out of a dataset, or datasets out of a container; those that are not in it are passed over."""
-        for name in names:
-            child = [{"scope": parent.scope, "name": name}]
+        for one in children:
+            child = [one.fields()]
             try:
                 self.ask(parent, lambda child=child: self.client.detach_dids(parent.scope, parent.name, child))  # type: ignore[misc]
             except NotFound:
@@ -270,6 +269,14 @@ class RucioCatalogue:
     def set_metadata(self, did: Did, metadata: dict[str, Any]) -> None:
         """Set these keys; others stay."""
         self.ask(did, lambda: self.client.set_metadata_bulk(did.scope, did.name, metadata))
+
+    def expire(self, did: Did, seconds: float) -> None:
+        """Let Rucio remove a DID after so many seconds."""
+        self.ask(did, lambda: self.client.set_metadata(did.scope, did.name, "lifetime", seconds))
+
+    def keep(self, did: Did) -> None:
+        """Take back that a DID is to be removed."""
+        self.ask(did, lambda: self.client.set_metadata(did.scope, did.name, "lifetime", None))
 
     # Replicas
 
@@ -304,6 +311,15 @@ class RucioCatalogue:
                 lambda states=states: self.client.update_replicas_states(rse, states),  # type: ignore[misc]
             )
 
+    def set_unavailable(self, rse: str, scope: str, names: Iterable[str]) -> None:
+        """Say that replicas are not to be fetched from an RSE any more. A rule that locks one there would be stuck."""
+        for batch in batches(names):
+            states = [{"scope": scope, "name": name, "state": "U"} for name in batch]
+            self.ask(
+                f"{scope}:{batch[0]} at {rse}",
+                lambda states=states: self.client.update_replicas_states(rse, states),  # type: ignore[misc]
+            )
+
     def available(self, did: Did) -> dict[str, int]:
         """How many files of a dataset are available, by RSE."""
         rows = self.ask(did, lambda: list(self.client.list_dataset_replicas(did.scope, did.name, deep=True)))
@@ -314,6 +330,17 @@ class RucioCatalogue:
     def rules(self, did: Did) -> list[dict[str, Any]]:
         """The rules on a DID, as Rucio gives them."""
         return self.ask(did, lambda: list(self.client.list_did_rules(did.scope, did.name)))
+
+    def delete_rule(self, rule: str) -> None:
+        """Delete a rule; Rucio takes up to an hour for it. One that is gone is no error."""
+
+        def delete() -> None:
+            try:
+                self.client.delete_replication_rule(rule)
+            except rucio.RuleNotFound:
+                return
+
+        self.ask(f"the rule {rule}", delete)
 
 
 def batches(items: Iterable[_Item], size: int = BATCH) -> Iterator[Sequence[_Item]]:

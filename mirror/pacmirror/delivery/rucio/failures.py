@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from requests import exceptions as http
 from rucio.common import exception as rucio
 
@@ -23,10 +21,12 @@ _PASSING = (
     rucio.ServiceUnavailable,
     rucio.ResourceTemporaryUnavailable,
     rucio.ReplicationRuleCreationTemporaryFailed,
-    rucio.Duplicate,  # two who add the same replica at the same moment; whoever comes second finds it
+    # Two who add the same at the same moment; whoever comes second finds it there.
+    rucio.Duplicate,
+    rucio.DataIdentifierAlreadyExists,
+    rucio.FileAlreadyExists,
 )
 _NO_CLIENT = (rucio.ConfigNotFound, rucio.MissingClientParameter, rucio.NoAuthInformation, rucio.ClientProtocolNotFound)
-_SERVER_FAULT = re.compile(r"http status code: 5\d\d\)")
 _MESSAGE_CHARACTERS = 500
 KNOWN = (rucio.RucioException, http.RequestException, ValueError)
 """Everything that the client raises where Rucio cannot be asked or says no; ValueError for an answer that is no JSON."""
@@ -43,12 +43,15 @@ def may_pass(error: Exception) -> bool:
         # Where its server says so itself; anything else is what a proxy answered for it.
         return "CannotAuthenticate:" not in str(error)
     if type(error) is rucio.RucioException:
-        return _SERVER_FAULT.search(str(error)) is not None
+        return True  # what the server itself did not expect: its own 5xx, or two who write the same rows
     return isinstance(error, (*_PASSING, http.RequestException, ValueError))
 
 
 def convert(error: Exception, *, place: str, host: str, account: str, hint: str = "") -> PacballError:
-    """The error of ours for one of the client's. `place`: what was asked about; `host`: Rucio's URL."""
+    """The error of ours for one of the client's.
+
+    `place`: what was asked about; `host`: Rucio's URL; `hint`: what to do where it is absent or not allowed.
+    """
     if isinstance(error, _NO_CLIENT):
         advice = "write rucio.cfg with a [client] section, and let RUCIO_HOME name the directory above its etc/"
         return Refused(f"Rucio's client is not configured: {_details(error)}", place=place, hint=advice)
@@ -56,13 +59,13 @@ def convert(error: Exception, *, place: str, host: str, account: str, hint: str 
         advice = "check account, identity and credentials in rucio.cfg; try: rucio whoami"
         return Refused(f"{host} does not accept who asks: {_details(error)}", place=place, hint=advice)
     if may_pass(error):
-        advice = hint or "nothing is lost; run the same command again when Rucio answers: rucio ping"
+        advice = "nothing is lost; run the same command again when Rucio answers: rucio ping"
         return Unavailable(f"Rucio at {host} does not answer as it should: {_details(error)}", place=place, hint=advice)
     if isinstance(error, _ABSENT):
         return NotFound(f"is not there, says Rucio: {_details(error)}", place=place, hint=hint)
     if isinstance(error, (rucio.AccessDenied, rucio.CannotAuthorize, rucio.ScopeAccessDenied, rucio.RSEAccessDenied)):
         advice = hint or (
-            f"let an administrator of Rucio run: rucio-admin account add-attribute --key admin --value True {account}; "
+            f"let an administrator of Rucio run: rucio account attribute set {account} --key admin --value True; "
             "or use an account that may: RUCIO_ACCOUNT=NAME"
         )
         return Refused(f"the account {account} may not do that: {_details(error)}", place=place, hint=advice)

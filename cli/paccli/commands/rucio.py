@@ -1,0 +1,170 @@
+"""Commands for releases as datasets in Rucio: `pacball rucio register`, `retire`. They need the extra `pacball[rucio]`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from paccli.options import (
+    Json,
+    Progressing,
+    ProgressMode,
+    Quiet,
+    ReleaseName,
+    RootKeys,
+    StoreDir,
+    TrustOptions,
+)
+from paccli.output import Output, fields, reporting, size
+
+if TYPE_CHECKING:
+    from pacmirror.delivery.rucio.registering import Registered
+
+Rse = Annotated[str, typer.Option("--rse", metavar="RSE", help="The RSE whose files the store has.")]
+Scope = Annotated[str, typer.Option("--scope", metavar="SCOPE", help="The scope of the releases.")]
+Account = Annotated[
+    str | None, typer.Option("--account", metavar="NAME", help="As whom Rucio is asked. Default: as rucio.cfg says.")
+]
+
+
+@contextmanager
+def bridging() -> Iterator[None]:
+    """Inside, the bridge to Rucio may be imported. Raises Refused where Rucio's client is not installed."""
+    from pacstore.errors import Refused  # noqa: PLC0415
+
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("rucio", "requests"):
+            raise
+        hint = "pip install 'pacball[rucio]'"
+        raise Refused("Rucio's client is not installed", place="pacball rucio", hint=hint) from error
+
+
+def register(
+    release: ReleaseName,
+    rse: Rse,
+    store: Annotated[Path | None, typer.Option("--store", metavar="DIR", help="The store, as --from.")] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="STORE", help="The store's directory, on the machine where it is.")
+    ] = None,
+    scope: Scope = "sw",
+    create_scope: Annotated[bool, typer.Option("--create-scope", help="Make the scope if there is none.")] = False,
+    pacball: Annotated[
+        bool,
+        typer.Option("--pacball", help="Also register the self-installing file, as a dataset of its own."),
+    ] = False,
+    account: Account = None,
+    root_keys: RootKeys = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    progress: Progressing = ProgressMode.AUTO,
+) -> None:
+    """Register a release in Rucio: its packs, manifest and a bundle as files at the store's RSE, in one closed dataset.
+
+    Rucio alone is enough to install it then. The same command again changes nothing, or continues what was interrupted. The
+    release is pinned in the store.
+    """
+    with reporting(as_json=as_json, progress=progress) as out, bridging():
+        from paccli.owners import check_may_write  # noqa: PLC0415
+        from paccli.progress import showing  # noqa: PLC0415
+        from paccli.sources import opening  # noqa: PLC0415
+        from pacmirror.delivery.rucio.catalogue import RucioCatalogue  # noqa: PLC0415
+        from pacmirror.delivery.rucio.material import StoreMaterial  # noqa: PLC0415
+        from pacmirror.delivery.rucio.naming import check_rse, check_scope  # noqa: PLC0415
+        from pacmirror.delivery.rucio.registering import Target, register  # noqa: PLC0415
+        from pacstore.release import Release  # noqa: PLC0415
+        from pacstore.store import Store  # noqa: PLC0415
+
+        name, path = Release.parse(release), _store_path(store, source)
+        check_rse(rse)
+        check_scope(scope)
+        check_may_write(path)
+        started = time.monotonic()
+        target = Target(rse, scope, make_scope=create_scope, with_pacball=pacball)
+        trust = TrustOptions(root_keys, on_first_use=False)
+        with Store.open(path, writable=True) as opened, opening([str(path)], trust, out) as catalog:
+            catalogue = RucioCatalogue.connect(account=account)
+            with showing(out, quiet=quiet) as shown:
+                material = StoreMaterial(
+                    opened, lambda: catalog.refresh(name), root=catalog.root, clock=time.time, progress=shown
+                )
+                done = register(catalogue, material, target)
+        _print_registered(out, done, name, time.monotonic() - started)
+
+
+def _store_path(store: Path | None, source: str | None) -> Path:
+    from pacstore.errors import Refused  # noqa: PLC0415
+
+    if (store is None) == (source is None):
+        raise Refused("name the store, once", place="--store", hint="--store DIR, where the store is")
+    if source is not None and "://" in source:
+        raise Refused(
+            "a store can be registered only where it is: its files are read there, and the release is pinned in it",
+            place=source,
+            hint="run the same command on that machine, with --store DIR",
+        )
+    return store if store is not None else Path(str(source))
+
+
+def _print_registered(out: Output, done: Registered, name: object, seconds: float) -> None:
+    if done.was_complete:
+        out.text(f"{name} is registered already: {done.dataset} at {done.rse}, nothing to change")
+    else:
+        out.text(f"registered {name}: {done.dataset} at {done.rse}, {seconds:.1f} s")
+        new = f"{done.dids} of them new to Rucio, {done.replicas} new at {done.rse}"
+        out.text(f"  {done.files} files, {size(done.bytes_total)}; {new}")
+        if done.made_available:
+            out.text(f"  {done.made_available} replicas that were not available are so now")
+        out.text(f"  in the container {done.container}, and pinned in the store")
+    if done.pacball is not None:
+        out.text(f"  its pacball: {done.pacball}")
+    if not done.was_complete:
+        out.text(f"  next: rucio rule add --copies 1 --rses RSE {done.dataset}")
+    dids = {"dataset": str(done.dataset), "container": str(done.container)}
+    dids["pacball"] = str(done.pacball) if done.pacball is not None else ""
+    out.result({**fields(done), **dids, "release": str(name), "seconds": round(seconds, 3)})
+
+
+def retire(
+    release: ReleaseName,
+    rse: Rse,
+    store: StoreDir,
+    scope: Scope = "sw",
+    delete_rules: Annotated[
+        bool, typer.Option("--delete-rules", help="Also delete the rules on its datasets, whoever made them.")
+    ] = False,
+    account: Account = None,
+    as_json: Json = False,
+) -> None:
+    """Let a release leave Rucio: its datasets leave the line's container and expire, and the store keeps it for Rucio no longer.
+
+    Files that other releases use stay. Registering it again takes that back.
+    """
+    with reporting(as_json=as_json) as out, bridging():
+        from paccli.owners import check_may_write  # noqa: PLC0415
+        from pacmirror.delivery.rucio.catalogue import RucioCatalogue  # noqa: PLC0415
+        from pacmirror.delivery.rucio.material import unpin_release  # noqa: PLC0415
+        from pacmirror.delivery.rucio.retiring import retire  # noqa: PLC0415
+        from pacstore.release import Release  # noqa: PLC0415
+        from pacstore.store import Store  # noqa: PLC0415
+
+        name = Release.parse(release)
+        check_may_write(store)
+        with Store.open(store, writable=True) as opened:
+            done = retire(RucioCatalogue.connect(account=account), name, rse=rse, scope=scope, with_rules=delete_rules)
+            was_pinned = unpin_release(opened, name)
+        for did in done.datasets:
+            out.text(f"retired {did}")
+        rules = f", {done.rules} rules deleted" if done.rules else ""
+        pinned = ", and no longer pinned in the store" if was_pinned else ""
+        out.text(f"  {done.files} files are not offered at {rse} any more{rules}{pinned}")
+        out.result(
+            {"release": str(name), "rse": rse, "datasets": [str(did) for did in done.datasets], "files": done.files,
+             "rules": done.rules, "was_pinned": was_pinned}
+        )  # fmt: skip
