@@ -499,6 +499,7 @@ def test_damage_is_never_sent_and_leads_to_repair(store, world, tmp_path):
             assert daemon.status()["scrub"]["damaged"] == 0
 
 
+@pytest.mark.slow
 def test_damage_met_while_digests_are_taken_is_told_and_written_down(store, world):
     with running(store, ServerLimits(pacballs=QUICK, scrub=PROMPT)) as daemon:
         daemon.get(world.path)
@@ -523,6 +524,33 @@ def test_what_is_damaged_for_good_is_not_offered_and_not_said_to_be_absent(store
 
 
 @pytest.mark.slow
+def test_what_is_not_damaged_is_served_until_the_rest_is_repaired(store, world):
+    with running(store, ServerLimits(pacballs=QUICK, scrub=PROMPT)) as daemon:
+        daemon.get(world.path)
+        _damage(store)
+        daemon.request(world.path)
+        wait_until(lambda: daemon.status()["scrub"]["withdrawn"] == 1, seconds=40)
+        wait_until(lambda: world.name not in daemon.get("/pacballs/").decode())
+        for method in ("GET", "HEAD"):
+            assert daemon.request(world.path, method=method)[0] == 503
+        assert ET.fromstring(daemon.get(f"{world.path}.meta4")).find(f"{METALINK}file") is not None
+        length, seen = 100_000, []
+        for begin in range(0, len(world.data), length):
+            status, _, body = daemon.request(world.path, f"Range: bytes={begin}-{begin + length - 1}")
+            assert (status == 503 and b"is damaged here" in body) or body == world.data[begin : begin + length]
+            seen.append(status)
+        assert set(seen) == {206, 503}
+        assert seen.count(206) > len(seen) // 2
+        statuses = set()
+        for path in ("lib/shared.so", "lib/again.so", "lib/own.so", "lib/changed.so", "version"):
+            status, _, body = daemon.request(f"/files/{NAME}/{path}")
+            assert status == 503 or body == (world.tree / path).read_bytes()
+            statuses.add(status)
+        assert statuses == {200, 503}
+        assert daemon.request(f"/files/{NAME}/lib/")[0] == 200
+
+
+@pytest.mark.slow
 def test_a_pack_that_is_gone(store, world):
     with running(store, ServerLimits(pacballs=QUICK, scrub=PROMPT)) as daemon:
         daemon.get(world.path)
@@ -533,6 +561,7 @@ def test_a_pack_that_is_gone(store, world):
         assert b"is damaged here" in body
 
 
+@pytest.mark.slow
 def test_what_is_dropped_while_it_is_sent_is_cut_off_and_not_taken_for_damage(store, world):
     with running(store, ServerLimits(pacballs=QUICK, scrub=PROMPT)) as daemon:
         daemon.get(world.path)

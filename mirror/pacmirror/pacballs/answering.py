@@ -14,7 +14,7 @@ from pacmirror.config import Config
 from pacmirror.files import BINARY, CHANGING, PublicFile
 from pacmirror.listener import counted_as
 from pacmirror.pacballs.fields import disposition, instance_digests, repr_digest
-from pacmirror.pacballs.offer import DAMAGED, LATER
+from pacmirror.pacballs.offer import DAMAGED, LATER, Offered
 from pacmirror.pacballs.pages import index_page
 from pacmirror.pacballs.pumping import send_batches
 from pacmirror.pacballs.service import Pacballs, part_of
@@ -64,8 +64,8 @@ async def get_pacball(request: web.Request) -> web.StreamResponse:
     return await _answer_pacball(request, *await find_pacball(request, name))
 
 
-async def _answer_pacball(request: web.Request, entry: CatalogRelease, name: str) -> web.StreamResponse:
-    service = request.app[PACBALLS]
+async def _answer_pacball(request: web.Request, offered: Offered, name: str) -> web.StreamResponse:
+    service, entry = request.app[PACBALLS], offered.entry
     opened = await service.offer.open(entry)
     digests = await service.digesting.find(entry)
     public = PublicFile(f"pacballs/{name}", "", LASTING, BINARY)
@@ -77,8 +77,11 @@ async def _answer_pacball(request: web.Request, entry: CatalogRelease, name: str
         return begin_answer(request, public, size=size, etag=etag, modified=entry.published, more=more)
 
     answer, response = begin()
+    begins, ends = answer.offset, answer.offset + answer.length
+    if answer.has_body:
+        await service.offer.check(offered, opened, lambda frames: frames.in_pacball(begins, ends))
     if request.method == "GET" and answer.has_body and digests is None and answer.offset < STUB_BYTES:
-        digests = await service.digesting.want(entry)
+        digests = await want_digests(service, offered)
         if digests is None:
             return not_ready(request, opened.payload.total_bytes)
         answer, response = begin()
@@ -103,9 +106,9 @@ def _more_headers(request: web.Request, name: str, digests: PacballDigests | Non
     return headers
 
 
-async def _answer_metalink(request: web.Request, entry: CatalogRelease, name: str) -> web.StreamResponse:
-    service, config = request.app[PACBALLS], request.app[CONFIG]
-    digests = await service.digesting.want(entry)
+async def _answer_metalink(request: web.Request, offered: Offered, name: str) -> web.StreamResponse:
+    service, config, entry = request.app[PACBALLS], request.app[CONFIG], offered.entry
+    digests = await want_digests(service, offered)
     if digests is None:
         opened = await service.offer.open(entry)
         return not_ready(request, opened.payload.total_bytes)
@@ -117,11 +120,11 @@ async def _answer_metalink(request: web.Request, entry: CatalogRelease, name: st
     return answer_data(request, public, data)
 
 
-async def _answer_casync_index(request: web.Request, entry: CatalogRelease, name: str) -> web.StreamResponse:
+async def _answer_casync_index(request: web.Request, offered: Offered, name: str) -> web.StreamResponse:
     service = request.app[PACBALLS]
-    digests = await service.digesting.want(entry)
+    digests = await want_digests(service, offered)
     if digests is None:
-        opened = await service.offer.open(entry)
+        opened = await service.offer.open(offered.entry)
         return not_ready(request, opened.payload.total_bytes)
     return answer_data(request, PublicFile(f"pacballs/{name}.caibx", "", LASTING, BINARY), encode_index(digests))
 
@@ -143,16 +146,27 @@ def _own_url(request: web.Request) -> str:
 # For this module, pacmirror.pacballs.browsing and pacmirror.pacballs.chunks
 
 
-async def find_pacball(request: web.Request, name: str) -> tuple[CatalogRelease, str]:
+async def find_pacball(request: web.Request, name: str) -> tuple[Offered, str]:
     """The release whose pacball has that name, and the name. Raises NotFound, or Unavailable for one that will be here again."""
     match = _NAME.match(name)
     if match is None:
         raise NotFound("is not the name of a pacball", place=printable(name[:300]), hint="/pacballs/ lists them")
-    entry = await request.app[PACBALLS].offer.find(match[1])
+    offered = await request.app[PACBALLS].offer.find(match[1])
+    entry = offered.entry
     right = file_name(entry.release, entry.tree_digest)
     if entry.tree_digest != Digest.parse(match[2]):
         raise NotFound("is not here: the release has other files", place=name, hint=f"its pacball is {right}")
-    return entry, right
+    return offered, right
+
+
+async def want_digests(service: Pacballs, offered: Offered) -> PacballDigests | None:
+    """The digests of a release's pacball, if they can be had soon. Raises Unavailable for one that has to be repaired first."""
+    if not offered.damaged:
+        return await service.digesting.want(offered.entry)
+    digests = await service.digesting.find(offered.entry)
+    if digests is None:
+        raise offered.unavailable()
+    return digests
 
 
 def not_ready(request: web.Request, total_bytes: int) -> web.Response:

@@ -23,6 +23,7 @@ from pacstore.tree import EntryKind
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pacmirror.pacballs.offer import Offered
     from pacstore.assemble import Assembler
     from pacstore.digest import Bytes
     from pacstore.pacball.opened import OpenedRelease, Place
@@ -36,12 +37,13 @@ async def get_file(request: web.Request) -> web.StreamResponse:
     _, _, release, *parts = request.rel_url.raw_path.split("/")
     names = [_decode(part, last=number == len(parts)) for number, part in enumerate(parts, start=1)]
     service = request.app[PACBALLS]
-    opened = await service.offer.open(await service.offer.find(release))
+    offered = await service.offer.find(release)
+    opened = await service.offer.open(offered.entry)
     place = await start_thread(lambda: opened.find(names), name=_THREAD)
     if place.kind is not EntryKind.DIRECTORY:
         if parts[-1:] == [""]:
             raise NotFound("is no directory", place=opened.payload.paths.shown(place.entry), hint="without the last /")
-        return await _answer_file(request, opened, place)
+        return await _answer_file(request, offered, opened, place)
     if parts[-1:] != [""]:
         return _with_slash(request)
     most = request.app[CONFIG].limits.pacballs.listed
@@ -69,7 +71,9 @@ def _with_slash(request: web.Request) -> web.Response:
     return web.Response(status=308, headers={"Location": f"./{last}/", "Cache-Control": LASTING})
 
 
-async def _answer_file(request: web.Request, opened: OpenedRelease, place: Place) -> web.StreamResponse:
+async def _answer_file(
+    request: web.Request, offered: Offered, opened: OpenedRelease, place: Place
+) -> web.StreamResponse:
     content = Digest(opened.manifest.tree.contents[place.file].tobytes())
     public = PublicFile(request.path, "", LASTING, BINARY)
     name = place.path.rpartition(b"/")[2].decode("utf-8", "backslashreplace")
@@ -84,6 +88,9 @@ async def _answer_file(request: web.Request, opened: OpenedRelease, place: Place
         return assembler.read(place.file, answer.offset, answer.length)
 
     service = request.app[PACBALLS]
+    begins, ends = answer.offset, answer.offset + answer.length
+    if answer.has_body:
+        await service.offer.check(offered, opened, lambda frames: frames.in_file(place.file, begins, ends))
     digests = await service.digesting.find(opened.entry)
 
     @contextmanager

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pacmirror.beginning import begin_answer
 from pacmirror.files import BINARY, PublicFile
-from pacmirror.pacballs.answering import LASTING, PACBALLS, find_pacball, not_ready, send_assembled
+from pacmirror.pacballs.answering import LASTING, PACBALLS, find_pacball, not_ready, send_assembled, want_digests
 from pacstore.errors import NotFound
 from pacstore.pacball import casync
 
@@ -28,13 +28,14 @@ async def get_chunk(request: web.Request) -> web.StreamResponse:
     if name == store:
         raise NotFound("is not here", place=request.path, hint=f"the chunks of NAME.sh are in NAME.sh{_STORE_SUFFIX}")
     service = request.app[PACBALLS]
-    entry, _ = await find_pacball(request, name)
-    opened, digests = await service.offer.open(entry), await service.digesting.want(entry)
+    offered, _ = await find_pacball(request, name)
+    opened, digests = await service.offer.open(offered.entry), await want_digests(service, offered)
     if digests is None:
         return not_ready(request, opened.payload.total_bytes)
     first, end = casync.piece_at(digests, path)
     public = PublicFile(f"pacballs/{store}/{path}", "", LASTING, BINARY)
     etag = f'"castr-{path[5:69]}"'
+    await service.offer.check(offered, opened, lambda frames: frames.in_pacball(first, end))
     answer, response = begin_answer(request, public, size=casync.chunk_bytes(end - first), etag=etag)
 
     def pieces(assembler: Assembler) -> Iterator[Bytes]:

@@ -6,19 +6,22 @@ import asyncio
 import time
 from collections import OrderedDict
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pacmirror.threads import start_thread
+from pacstore.damage import WHOLE, DamagedPart
 from pacstore.errors import NotFound, PacballError, Unavailable, printable
 from pacstore.holding import is_held
 from pacstore.ledger import damage
+from pacstore.pacball.damaged_frames import DamagedFrames
 from pacstore.pacball.opened import OpenedRelease
 from pacstore.release import Release
 from pacstore.storage import DocumentKind, document_path
 from pacstore.trust.listing import Listing, list_releases
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pacmirror.catalog import ServedCatalog
     from pacmirror.limits import PacballLimits
@@ -29,8 +32,22 @@ if TYPE_CHECKING:
 
 DAMAGED = "a part of it is damaged here"
 LATER = "ask another source, or again later: it is served as soon as it is repaired"
+_MOST_DAMAGED = 10_000
+"""Of a store with more damaged parts, releases that wait for their repair are not served at all."""
 _ELSEWHERE = "ask another source"
 _THREAD = "pacball-offer"
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A release that is here: whole, or but for the `damaged` parts of packs, which are to be repaired."""
+
+    entry: CatalogRelease
+    damaged: frozenset[DamagedPart] = frozenset()
+
+    def unavailable(self) -> Unavailable:
+        """That what somebody wants of it is not to be had now."""
+        return Unavailable(DAMAGED, place=str(self.entry.release), hint=LATER)
 
 
 class Offer:
@@ -71,8 +88,8 @@ class Offer:
                 self._held, self._held_at = held, time.monotonic()
         return self._held
 
-    async def find(self, text: str) -> CatalogRelease:
-        """The release of that name, which is whole here. Raises NotFound, or Unavailable for one that will be again."""
+    async def find(self, text: str) -> Offered:
+        """The release of that name. Raises NotFound for one that is not here, or Unavailable for one that will be again."""
         try:
             entry = (await self.releases()).get(Release.parse(text))
         except PacballError:
@@ -82,8 +99,15 @@ class Offer:
             raise NotFound(
                 "is no release of the catalog here", place=place, hint="/pacballs/ lists those that are here"
             )
-        await start_thread(lambda: self._require(entry), name=_THREAD)
-        return entry
+        damaged = await start_thread(lambda: self._require(entry), name=_THREAD)
+        return Offered(entry, damaged)
+
+    async def check(self, offered: Offered, opened: OpenedRelease, is_touched: Callable[[DamagedFrames], bool]) -> None:
+        """Raise Unavailable if what is wanted of a release is damaged; `is_touched` says so of what is known to be."""
+        if not offered.damaged:
+            return
+        if await start_thread(lambda: is_touched(DamagedFrames(opened, offered.damaged)), name=_THREAD):
+            raise offered.unavailable()
 
     async def is_held(self, entry: CatalogRelease) -> bool:
         """Whether the release is whole here, in the packs that this entry's placement names."""
@@ -129,20 +153,29 @@ class Offer:
             self._opened.pop(key, None)
             total -= release.document_bytes
 
+    def _as_it_is(self, part: DamagedPart) -> DamagedPart:
+        """What cannot be repaired may have been taken away, and the rest of its pack with it."""
+        is_there = part.pack is None or (self.storage.public / part.path).exists()
+        return part if is_there else DamagedPart(part.path, WHOLE, part.fault)
+
     def _is_held(self, entry: CatalogRelease) -> bool:
         with suppress(PacballError):
             return is_held(self.storage, entry)
         return False
 
-    def _require(self, entry: CatalogRelease) -> None:
+    def _require(self, entry: CatalogRelease) -> frozenset[DamagedPart]:
+        """What is damaged of a release that is here. Whatever is read of it is verified, so all else may be sent."""
         if is_held(self.storage, entry):
-            return
+            return frozenset()
         place = str(entry.release)
         keeping = self._books.keeping
         if keeping is not None:
             with keeping.store.ledger.reading() as connection:
                 if entry.release in damage.waiting(connection):
-                    raise Unavailable(DAMAGED, place=place, hint=LATER)
+                    rows = damage.unrepaired(connection, limit=_MOST_DAMAGED + 1)
+                    if not rows or len(rows) > _MOST_DAMAGED:
+                        raise Unavailable(DAMAGED, place=place, hint=LATER)
+                    return frozenset(map(self._as_it_is, {row.part for row in rows}))
         if (self.storage.public / document_path(DocumentKind.HOLDINGS, place)).exists():
             raise Unavailable("is being brought up to date here", place=place, hint="ask again in a moment")
         raise NotFound("is not held whole here", place=place, hint=_ELSEWHERE)
