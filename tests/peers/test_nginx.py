@@ -42,7 +42,23 @@ def test_the_documented_headers(origin, tmp_path):
             assert get(f"{server.url}/{path}", {"If-None-Match": headers["etag"]})[0] == 304
             status, headers, part = get(f"{server.url}/{path}", {"Range": "bytes=1-9"})
             assert (status, part) == (206, body[1:10])
-        for missing in ("", "packs/", "holdings/No-1-x", "packs/ab/../../store.json.bak", ".hidden", "catalog/"):
+        for path in (path for kind in ("packs", "manifests") for path in (public / kind).glob("*/*")):
+            kind = path.parts[-3].removesuffix("s")
+            status, headers, body = get(f"{server.url}/rucio/sw/{path.name}.{kind}")
+            assert (status, body == path.read_bytes()) == (200, True), path
+            assert headers["cache-control"] == "public, max-age=31536000, immutable, no-transform", path
+        assert get(f"{server.url}/rucio/")[0] == 200
+        for missing in (
+            "",
+            "packs/",
+            "rucio/sw/",
+            f"rucio/sw/{path.name}",
+            f"rucio/{path.name}.{kind}",
+            "holdings/No-1-x",
+            "packs/ab/../../store.json.bak",
+            ".hidden",
+            "catalog/",
+        ):
             status, headers, _ = get(f"{server.url}/{missing}")
             assert (status, "cache-control" in headers) == (404, False)
 
@@ -63,6 +79,14 @@ def test_nginx_as_a_cache_before_the_daemon(origin, tmp_path, site, root):
             before = len(server.told())
             site.ok("install", OLD, *source, "--root", tmp_path / "second")
             later = server.told()[before:]
+            pack = min((origin.store / "public/packs").glob("*/*"), key=lambda path: path.stat().st_size)
+            # By its name in Rucio it is the same file, also for the cache.
+            assert get(f"{server.url}/rucio/sw/{pack.name}.pack")[2] == pack.read_bytes()
+            assert (
+                get(f"{server.url}/rucio/sw/12/34/{pack.name}.pack", {"Range": "bytes=1-9"})[2]
+                == pack.read_bytes()[1:10]
+            )
+            assert get(f"{server.url}/rucio/")[0] == 200
             fresh = [line for line in later if "/catalog/timestamp.json" in line or "/store.json" in line]
     trees.assert_same(root / "releases" / OLD, origin.old)
     trees.assert_same(tmp_path / "second/releases" / OLD, origin.old)

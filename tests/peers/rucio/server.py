@@ -18,6 +18,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rucio.client import Client
+from rucio.common.config import clean_cached_config
+
 from tests.e2e.site import END_S, free_port, get, wait_until
 
 _HERE = Path(__file__).parent
@@ -85,10 +88,11 @@ class Rucio:
         _wait_for(self._server, self._answers, self.home / "server.log")
 
     def stop(self) -> None:
-        """Stop the server. Its database stays; whoever asks now is refused the connection."""
+        """Stop the server at once. Its database stays; whoever asks now is refused the connection."""
         assert self._server is not None, "the server does not run"
-        self.thaw()
-        _end(self._server, signal.SIGQUIT)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._server.pid, signal.SIGKILL)
+        self._server.wait()
         self._server = None
 
     def restart(self) -> None:
@@ -134,6 +138,18 @@ class Rucio:
         )
         assert not check or done.returncode == 0, (argv, done.returncode, done.stdout, done.stderr)
         return done
+
+    def client(self, account: str = "root") -> Client:
+        """Rucio's own client in Python, as `account`."""
+        before = os.environ.get("RUCIO_HOME")
+        os.environ["RUCIO_HOME"] = str(self.client_home(account))
+        clean_cached_config()  # which is read once
+        try:
+            return Client()
+        finally:
+            os.environ.pop("RUCIO_HOME")
+            if before is not None:
+                os.environ["RUCIO_HOME"] = before
 
     def daemon(self, name: str, *words: object) -> None:
         """Let one of Rucio's daemons, such as "rucio-judge-cleaner", do once what it has to do."""
