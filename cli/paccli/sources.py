@@ -102,13 +102,7 @@ def opening(
     as_of = trust.as_of_seconds()
     settings = load_settings()
     limit_rate = limit_rate or settings.rate_bytes_per_second
-    names = split_names(where) or list(settings.sources)
-    if not names:
-        raise Refused(
-            "no source is given", place="--from", hint="name a store directory or URL, or set sources in config.toml"
-        )
-    if len(names) > _MOST_SOURCES:
-        raise Refused(f"names {len(names)} sources", place="--from", hint=f"name at most {_MOST_SOURCES}")
+    names = _checked_names(split_names(where) or list(settings.sources))
 
     def open_one(source: Source, warn: Warn) -> VerifiedCatalog:
         if anchor.mode is Mode.INSECURE:
@@ -135,6 +129,36 @@ def opening(
             catalogs = Catalogs(joined.singles, open_one, output)
         catalog_of, catalog, _ = catalogs.first(lambda _: None)
         yield Opened(source, anchor, as_of, catalog_of, catalog, catalogs, len(names) > 1)
+
+
+@contextmanager
+def opening_packs(where: Sequence[str], *, limit_rate: int | None = None) -> Iterator[Source]:
+    """The sources named `where`, seen as one, for who knows what each byte must be: no catalog of theirs is looked at.
+
+    Raises Refused, NotFound, Corrupt or Unavailable for what cannot be opened, or is no store.
+    """
+    settings = load_settings()
+    limit_rate = limit_rate or settings.rate_bytes_per_second
+    names = _checked_names(split_names(where))
+    with ExitStack() as stack:
+        if len(names) == 1:
+            single = stack.enter_context(closing(_source(names[0], limit_rate, settings)))
+            _check_store(single)
+            yield single
+            return
+        joined = _join(names, limit_rate, lambda candidate: _check_store(candidate.source), settings)
+        stack.enter_context(closing(joined))
+        joined.examine()
+        yield joined
+
+
+def _checked_names(names: list[str]) -> list[str]:
+    if not names:
+        hint = "name a store directory or URL, or set sources in config.toml"
+        raise Refused("no source is given", place="--from", hint=hint)
+    if len(names) > _MOST_SOURCES:
+        raise Refused(f"names {len(names)} sources", place="--from", hint=f"name at most {_MOST_SOURCES}")
+    return names
 
 
 def split_names(where: Sequence[str] | None) -> list[str]:

@@ -18,7 +18,7 @@ EXPORTED = {
 }  # fmt: skip
 IMPORTED = {
     "is_complete", "catalog_version", "expires", "releases", "volumes", "volumes_missing", "packs_copied", "packs_kept",
-    "bytes_copied", "outdated", "seconds",
+    "bytes_copied", "outdated", "packs_fetched", "bytes_fetched", "seconds",
 }  # fmt: skip
 
 
@@ -119,3 +119,30 @@ def test_programs_are_told_how_far_it_is(pacball, store, root, tmp_path):
     result = pacball.run("import", out, "--to", tmp_path / "to", "--root-keys", root, "--progress=json")
     phases = {json.loads(line).get("phase") for line in result.stdout.splitlines()}
     assert {"checking", "importing", "completing"} <= phases
+
+
+def test_a_bundle_brings_a_release_whose_packs_come_from_elsewhere(pacball, store, root, tmp_path):
+    out, to = tmp_path / "x.bundle", tmp_path / "mirror"
+    done = pacball.json("export", OLD, "--without-packs", "--from", store, "-o", out)
+    assert set(done) == EXPORTED
+    assert (done["packs"], done["bytes_packs"], done["bytes_since"] > 0) == (0, 0, True)
+    text = pacball.text("export", OLD, "--without-packs", "--from", store, "-o", tmp_path / "again")
+    assert "are left out" in text
+    assert "pacball import again --to STORE --from SOURCE" in text
+    assert (tmp_path / "again").read_bytes() == out.read_bytes()
+    refused = pacball.json("import", out, "--to", to, "--root-keys", root, code=7)
+    assert "--from" in refused["hint"]
+    assert pacball.json("import", out, "--to", to, "--from", tmp_path / "no", "--root-keys", root, code=3)
+    assert pacball.json("import", out, "--to", to, "--from", tmp_path, "--root-keys", root, code=3)
+    assert not to.exists()
+    came = pacball.json("import", out, "--to", to, "--from", store, "--root-keys", root)
+    assert set(came) == IMPORTED
+    assert (came["is_complete"], came["packs_copied"], came["bytes_fetched"]) == (True, 0, done["bytes_since"])
+    assert "0 were fetched" in pacball.text("import", out, "--to", to, "--from", f"{store},{to}")
+    assert pacball.json("store", "check", "--store", to)["releases_checked"]
+
+
+@pytest.mark.parametrize("words", [(), (OLD, NEW), (OLD, "--since", NEW), (OLD, "--split", "1G")])
+def test_a_bundle_is_of_one_release_by_itself(pacball, store, tmp_path, words):
+    told = pacball.json("export", *words, "--without-packs", "--from", store, "-o", tmp_path / "x", code=7)
+    assert "name one release" in told["hint"]

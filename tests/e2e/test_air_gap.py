@@ -12,6 +12,7 @@ import pytest
 from tests.e2e import trees
 from tests.e2e.conftest import NEW, OLD
 from tests.e2e.site import Site, get, wait_until
+from tests.e2e.slow import slowed
 
 pytestmark = pytest.mark.slow
 ROUNDS = 6
@@ -25,6 +26,11 @@ def carried(store: Path) -> set[str]:
     """The public files of a store, the catalog's apart."""
     files = (str(path.relative_to(store)) for path in (store / "public").rglob("*") if path.is_file())
     return {path for path in files if not path.startswith("public/catalog/")}
+
+
+def packs_in(store: Path) -> dict[str, int]:
+    """The packs of a store, with their lengths."""
+    return {path.name: path.stat().st_size for path in store.glob("public/packs/*/*")}
 
 
 def killed_and_again(site, seconds, *words):
@@ -99,3 +105,29 @@ def test_a_mirror_that_was_imported_goes_on_with_the_real_origin(origin, site, r
     assert brought < packs
     assert carried(origin.store) <= carried(store)
     trees.assert_same(root / "releases" / NEW, origin.new)
+
+
+def test_killed_anywhere_a_bundle_goes_on_taking_packs_from_elsewhere(tmp_path):
+    site, store = Site(tmp_path / "home"), tmp_path / "store"
+    tree = trees.fill(tmp_path / "tree", seed=6, files=64, file_bytes=3 * trees.MIB, bits=8)
+    site.publish(tree, OLD, store)
+    pin, to = ("--root-keys", site.root_keys(store)), tmp_path / "mirror"
+    packs = packs_in(store)
+    bundle = tmp_path / "x.bundle"
+    site.ok("export", OLD, "--without-packs", "--from", store, *pin, "-o", bundle)
+    assert bundle.stat().st_size < sum(packs.values()) / 50
+    words, dice = ("import", bundle, "--to", to, *pin, "--from"), random.Random(2)
+    with site.serving(store) as url, slowed(url, bytes_per_second=sum(packs.values()) // 3) as line:
+        for _ in range(3):
+            with site.start(*words, line) as process:
+                time.sleep(dice.uniform(0.5, 4))
+                process.send_signal(signal.SIGKILL)
+                process.communicate()
+            here = packs_in(to)
+            assert here.items() <= packs.items()
+            assert len(here) == len(packs) or not list(to.glob("public/holdings/*"))
+    done = site.ok(*words, store)
+    assert (done["is_complete"], done["packs_fetched"]) == (True, len(packs) - len(here))
+    assert carried(to) == carried(store)
+    site.ok("install", OLD, "--from", to, *pin, "--root", tmp_path / "root")
+    trees.assert_same(tmp_path / "root/releases" / OLD, tree)

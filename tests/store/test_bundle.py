@@ -88,6 +88,7 @@ def test_a_bundle_stays_while_its_release_is_pinned_and_goes_after_the_grace(ori
     assert list(bundles_in(origin.store)) == []
 
 
+@pytest.mark.slow
 def test_a_bundle_that_comes_while_a_collection_is_under_way_is_looked_at(origin):
     pin(origin.store, FIRST)
     made = []
@@ -101,6 +102,7 @@ def test_a_bundle_that_comes_while_a_collection_is_under_way_is_looked_at(origin
     assert [digest for digest, _ in bundles_in(origin.store)] == [made[0].digest]
 
 
+@pytest.mark.slow
 def test_a_damaged_bundle_is_found_and_never_collected_unseen(origin):
     pin(origin.store, FIRST)
     made = bundle_of(origin)
@@ -112,6 +114,7 @@ def test_a_damaged_bundle_is_found_and_never_collected_unseen(origin):
     assert [damage.place for damage in report.damage] == [str(path.relative_to(origin.store.public))]
 
 
+@pytest.mark.slow
 def test_only_bundles_are_taken_for_bundles_and_only_under_their_names(origin, tmp_path):
     made = bundle_of(origin)
     path = bundle_file(origin.store, made.digest)
@@ -136,6 +139,7 @@ def test_only_bundles_are_taken_for_bundles_and_only_under_their_names(origin, t
         assert [digest for digest, _ in bundles_in(site)] == [made.digest]
 
 
+@pytest.mark.slow
 def test_a_bundle_alone_is_refused_by_a_store_that_lacks_the_packs(origin, tmp_path):
     path = bundle_file(origin.store, bundle_of(origin).digest)
     with pytest.raises(Refused, match=r"lacks [0-9]+ packs"):
@@ -179,6 +183,7 @@ def test_checksums_of_what_is_damaged_or_gone_are_not_given(origin):
         checksums_of(store, ObjectKind.PACK, second, progress=Silent())
 
 
+@pytest.mark.slow
 def test_checksums_are_forgotten_with_what_they_are_of(origin):
     store = origin.store
     made = bundle_of(origin)

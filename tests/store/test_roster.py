@@ -8,8 +8,9 @@ from contextlib import closing
 import pytest
 
 from pacstore.backends.memory import MemoryStorage
-from pacstore.ledger import Ledger, releases, roster, subscriptions
+from pacstore.ledger import Ledger, pins, releases, roster, subscriptions
 from pacstore.ledger.completion import withdraw
+from pacstore.ledger.pins import Pin
 from pacstore.ledger.releases import ReleaseState
 from pacstore.release import Release
 from pacstore.storage import DocumentKind
@@ -239,3 +240,36 @@ def test_what_failed_while_the_clock_was_wrong_is_tried_again_all_the_same(mirro
     with mirror.ledger.writing() as connection:
         releases.fail(connection, Release.parse("Demo-1-x"), reason="no route", next_at=NOW + 365 * DAY)
     assert len(mirror.update().due) == 1
+
+
+def test_what_is_pinned_and_known_stays_and_moves_on_without_any_subscription(mirror):
+    mirror.publish("Demo-1-any", "Demo-2-any")
+    with mirror.ledger.writing() as connection:
+        # The one came by other ways; the other is pinned, but nobody has ever begun to bring it.
+        releases.want(connection, Release.parse("Demo-1-any"), now=NOW)
+        pins.add(connection, Pin("Demo-1-any", "agent", until=NOW + DAY))
+        pins.add(connection, Pin("Demo-2-any", "agent"))
+        pins.add(connection, Pin("ab" * 32, "agent"))
+    assert mirror.sync() == ["Demo-1-any"]
+    mirror.publish("Demo-1-any")
+    (one,) = (entry for name, entry in mirror.catalog.items() if str(name) == "Demo-1-any")
+    mirror.catalog[one.release] = dataclasses.replace(one, placement_number=one.placement_number + 1)
+    assert mirror.sync() == ["Demo-1-any"]
+    mirror.now = NOW + DAY
+    assert mirror.update().dropped == ()
+    mirror.now += GRACE
+    assert list(map(str, mirror.update().dropped)) == ["Demo-1-any"]
+
+
+def test_what_is_pinned_and_withdrawn_stays_but_nothing_of_it_is_fetched(mirror):
+    mirror.publish("Demo-1-any")
+    with mirror.ledger.writing() as connection:
+        releases.want(connection, Release.parse("Demo-1-any"), now=NOW)
+        pins.add(connection, Pin("Demo-1-any", "agent"))
+    assert mirror.sync() == ["Demo-1-any"]
+    mirror.withdraw("Demo-1-any")
+    mirror.damage("Demo-1-any")
+    mirror.now += 2 * GRACE
+    found = mirror.update()
+    assert (found.due, found.dropped) == ((), ())
+    assert mirror.row("Demo-1-any").leaves_at is None

@@ -26,6 +26,7 @@ from paccli.output import Output, date, fields, print_sources, reporting, size
 
 if TYPE_CHECKING:
     from pacstore.release import Release
+    from pacstore.source import Source
     from pacstore.store import Store
     from pacstore.volumes.exporting import Exported
     from pacstore.volumes.importing import Imported
@@ -49,6 +50,13 @@ def export_releases(
             "--since", metavar="RELEASE", help="The other side holds this one: leave out what it has. Repeatable."
         ),
     ] = None,
+    without_packs: Annotated[
+        bool,
+        typer.Option(
+            "--without-packs",
+            help="Of one release: all but its packs, which pacball import --from gets from elsewhere.",
+        ),
+    ] = False,
     split: Annotated[
         str | None, typer.Option("--split", metavar="SIZE", help="Volumes of at most so many bytes: 4G, 700M, 25Gi.")
     ] = None,
@@ -68,11 +76,15 @@ def export_releases(
         from paccli.progress import showing  # noqa: PLC0415
         from paccli.sources import opening  # noqa: PLC0415
         from pacstore.amounts import parse_bytes, parse_rate  # noqa: PLC0415
+        from pacstore.errors import Refused  # noqa: PLC0415
         from pacstore.release import Release  # noqa: PLC0415
         from pacstore.source import states_of  # noqa: PLC0415
         from pacstore.volumes import exporting  # noqa: PLC0415
 
         wanted, held = ([Release.parse(name) for name in names or ()] for names in (releases, since))
+        if without_packs and (len(set(wanted)) != 1 or held or split is not None):
+            hint = "name one release, and neither --since nor --split"
+            raise Refused("is for one release by itself", place="--without-packs", hint=hint)
         split_bytes = parse_bytes(split, place="--split") if split is not None else None
         rate = parse_rate(limit_rate, place="--limit-rate") if limit_rate is not None else None
         started = time.monotonic()
@@ -81,24 +93,33 @@ def export_releases(
                 opened.release(name)  # which says what there is instead, and refuses what has expired
             with showing(out, quiet=quiet, sources=lambda: states_of(opened.source)) as shown:
                 shown.begin("preparing", None)
-                plan = exporting.plan_export(
-                    opened.source, opened.catalog_source, wanted, held, root=opened.root, split_bytes=split_bytes,
-                    clock=time.time
-                )  # fmt: skip
+                places = opened.source, opened.catalog_source
+                if without_packs:
+                    plan, _ = exporting.plan_bundle(*places, wanted[0], root=opened.root, clock=time.time)
+                else:
+                    plan = exporting.plan_export(
+                        *places, wanted, held, root=opened.root, split_bytes=split_bytes, clock=time.time
+                    )
                 done = exporting.write_export(plan, opened.source, output, is_split=split is not None, progress=shown)
             print_sources(out, states_of(opened.source))
-        _print_exported(out, done, time.monotonic() - started)
+        _print_exported(out, done, time.monotonic() - started, without_packs=without_packs)
 
 
-def _print_exported(output: Output, done: Exported, seconds: float) -> None:
+def _print_exported(output: Output, done: Exported, seconds: float, *, without_packs: bool) -> None:
     what = _names(done.releases) if done.releases else "the catalog alone"
     where = str(done.volumes[0]) if len(done.volumes) == 1 else f"{len(done.volumes)} volumes, {done.volumes[0]} and on"
     output.text(f"exported {what} to {where}: {size(done.bytes_total)}, {seconds:.1f} s")
     if done.since:
         output.text(f"  {size(done.bytes_since)} are left out: the other side must hold {_names(done.since)} whole")
+    if without_packs:
+        output.text(f"  its packs, {size(done.bytes_since)}, are left out")
     if done.bytes_kept:
         output.text(f"  {size(done.bytes_kept)} were there from an earlier attempt")
-    output.text(f"  there: pacball import {done.volumes[0].name}{' ...' if len(done.volumes) > 1 else ''} --to STORE")
+    if without_packs:
+        output.text(f"  there: pacball import {done.volumes[0].name} --to STORE --from SOURCE")
+    else:
+        several = " ..." if len(done.volumes) > 1 else ""
+        output.text(f"  there: pacball import {done.volumes[0].name}{several} --to STORE")
     output.result({**fields(done), "seconds": round(seconds, 3)})
 
 
@@ -107,11 +128,21 @@ def import_volumes(
         list[Path], typer.Argument(metavar="FILE...", help="What pacball export wrote: any of its volumes.")
     ],
     to: Annotated[Path, typer.Option("--to", metavar="STORE", help="A mirror's store; made if it is missing.")],
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from",
+            metavar="SOURCE[,SOURCE...]",
+            help="Where packs come from that are neither in FILE nor here: store directories, http(s) URLs. Nobody there is "
+            "trusted.",
+        ),
+    ] = None,
     root_keys: RootKeys = None,
     trust_on_first_use: FirstUse = False,
     state_dir: Annotated[
         Path | None, typer.Option("--state-dir", help="Where a new store keeps its databases: local disk.")
     ] = None,
+    limit_rate: LimitRate = None,
     as_json: Json = False,
     quiet: Quiet = False,
     progress: Progressing = ProgressMode.AUTO,
@@ -119,25 +150,32 @@ def import_volumes(
     """Take an export into a store, which is a mirror then: all of it verified, before anything in the store changes.
 
     Volumes may come one after another, in any order. Killed anywhere, the same command goes on. The catalog and the releases
-    appear when all that they need is there.
+    appear when all that they need is there. With --from, what is missing is fetched: so a file of --without-packs is enough.
     """
     with reporting(as_json=as_json, progress=progress) as out:
         from paccli.owners import check_may_write  # noqa: PLC0415
         from paccli.progress import showing  # noqa: PLC0415
+        from pacstore.amounts import parse_rate  # noqa: PLC0415
+        from pacstore.source import states_of  # noqa: PLC0415
         from pacstore.volumes import judging  # noqa: PLC0415
         from pacstore.volumes.importing import take_in  # noqa: PLC0415
 
         check_may_write(to)
+        rate = parse_rate(limit_rate, place="--limit-rate") if limit_rate is not None else None
         started = time.monotonic()
-        with _volumes(files) as volumes:
+        with _volumes(files) as volumes, _packs_from(source, rate) as others:
             store = judging.open_target(to)
             root = _trusted_root(volumes[0], store, root_keys, out, on_first_use=trust_on_first_use)
-            with showing(out, quiet=quiet) as shown:
-                judged = judging.judge(volumes, store, root=root, clock=time.time, progress=shown)
+            with showing(out, quiet=quiet, sources=lambda: states_of(others) if others else ()) as shown:
+                judged = judging.judge(
+                    volumes, store, root=root, clock=time.time, progress=shown, others=others is not None
+                )
                 done = take_in(
-                    volumes, judged, to, root=root, state_dir=state_dir, clock=time.time, progress=shown
+                    volumes, judged, to, root=root, state_dir=state_dir, clock=time.time, progress=shown, others=others
                 )  # fmt: skip
-        _print_imported(out, done, to, time.monotonic() - started)
+            if others is not None:
+                print_sources(out, states_of(others))
+        _print_imported(out, done, to, time.monotonic() - started, fetching=source is not None)
 
 
 @contextmanager
@@ -146,6 +184,18 @@ def _volumes(files: Sequence[Path]) -> Iterator[list[Volume]]:
 
     with ExitStack() as stack:
         yield [stack.enter_context(closing(Volume.open(path))) for path in files]
+
+
+@contextmanager
+def _packs_from(where: Sequence[str] | None, rate: int | None) -> Iterator[Source | None]:
+    """The sources that are named, as one; None if none is."""
+    if not where:
+        yield None
+        return
+    from paccli.sources import opening_packs  # noqa: PLC0415
+
+    with opening_packs(where, limit_rate=rate) as source:
+        yield source
 
 
 def _trusted_root(
@@ -182,9 +232,11 @@ def _trusted_root(
     return root
 
 
-def _print_imported(output: Output, done: Imported, to: Path, seconds: float) -> None:
+def _print_imported(output: Output, done: Imported, to: Path, seconds: float, *, fetching: bool) -> None:
     what = f"{_names(done.releases)}, with " if done.releases else ""
-    came = f"{done.packs_copied} packs came ({size(done.bytes_copied)}), {done.packs_kept} were here before; {seconds:.1f} s"
+    came = f"{done.packs_copied} packs came ({size(done.bytes_copied)}), {done.packs_kept} were here before"
+    came += f", {done.packs_fetched} were fetched ({size(done.bytes_fetched)})" if fetching else ""
+    came += f"; {seconds:.1f} s"
     if done.is_complete:
         output.text(f"{to} holds {what}version {done.catalog_version} of the catalog: {came}")
     else:

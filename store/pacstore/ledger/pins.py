@@ -5,6 +5,7 @@ What is pinned is never collected, never evicted to make room, and never repacke
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -43,6 +44,13 @@ class Pin:
     reason: str = ""
     until: float | None = None
     made_at: float = 0.0
+
+    @property
+    def release(self) -> Release | None:
+        """The release that is pinned; None if it is a pack."""
+        with suppress(Refused):
+            return Release.parse(self.name)
+        return None
 
     def __post_init__(self) -> None:
         if not is_pinnable(self.name):

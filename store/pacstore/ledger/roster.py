@@ -1,4 +1,7 @@
-"""The roster: which releases a mirror is to keep whole now, and which of them leave, by catalog, subscriptions and time.
+"""The roster: which releases a mirror is to keep whole now, and which of them leave, by catalog, subscriptions, pins and time.
+
+One that is in the ledger and pinned is kept as if it were subscribed to; also where nobody shall install it any more, but then
+nothing of it is fetched.
 
 Whoever has no verified catalog must not ask: what is not known is not unwanted. A release that the catalog does not name stays.
 """
@@ -10,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pacstore.housekeeping import droppable_releases
-from pacstore.ledger import releases, subscriptions
+from pacstore.ledger import pins, releases, subscriptions
 from pacstore.ledger.completion import drop
 from pacstore.ledger.releases import ReleaseRow, ReleaseState
 from pacstore.subscription import Subscription, selected
@@ -59,11 +62,12 @@ def update(
     """
     with ledger.writing() as connection:
         known = releases.every(connection)
-        wanted = _wanted(catalog, (*configured, *subscriptions.listed(connection)), rules, now)
+        pinned = known.keys() & {one.release for one in pins.listed(connection, now=now)}
+        wanted = _wanted(catalog, (*configured, *subscriptions.listed(connection)), pinned, rules, now)
         returning = [one for one in wanted if one not in known or known[one].leaves_at is not None]
         releases.want_all(connection, returning, now=now)
-        dropped = _let_go(connection, [row for release, row in known.items() if release not in wanted and release in catalog],
-                          now=now, grace_seconds=grace_seconds)  # fmt: skip
+        unwanted = [row for name, row in known.items() if name in catalog and name not in wanted and name not in pinned]
+        dropped = _let_go(connection, unwanted, now=now, grace_seconds=grace_seconds)
         known = releases.every(connection)
     for release in dropped:
         drop(ledger, storage, release)
@@ -78,10 +82,12 @@ def update(
 def _wanted(
     catalog: Mapping[Release, CatalogRelease],
     subscribed: Iterable[Subscription],
+    pinned: Iterable[Release],
     rules: Mapping[str, Retain],
     now: float,
 ) -> dict[Release, CatalogRelease]:
     chosen = selected(subscribed, catalog.values())
+    chosen |= {name: catalog[name] for name in pinned if name in catalog and catalog[name].withdrawal is None}
     lapsed = droppable_releases(catalog.values(), rules, now=now, grace_seconds=0.0)
     return {release: entry for release, entry in chosen.items() if release not in lapsed}
 

@@ -26,14 +26,20 @@ from pacstore.storage import ObjectKind, object_path
 from pacstore.store import Store
 from pacstore.transfer import Fault, fetch_pack
 from pacstore.trust.replica import Outcome, Replica
-from pacstore.volumes.judging import Judged, served_floor
+from pacstore.volumes.gathering import Arrived, gather
+from pacstore.volumes.judging import Judged, newer_entries, newer_state, served_floor
 
 if TYPE_CHECKING:
     from pacstore.digest import Digest
     from pacstore.progress import Progress
     from pacstore.release import Release
+    from pacstore.source import Source
     from pacstore.storage import Clock
+    from pacstore.trust.served import ServedState
+    from pacstore.trust.targets import CatalogRelease
     from pacstore.volumes.volume import Volume
+
+_AGAIN = "run the same command again"
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class Imported:
     `volumes_missing`: those that have packs which are not here yet, of `volumes` in all. `packs_copied` and `packs_kept`: of
     the volumes that were given, those that came and those that were here before. `expires`: when the first part of the catalog
     does, in seconds since 1970. `outdated`: releases that were here whole, and for which the catalog now names packs that are
-    not.
+    not. `packs_fetched`: those that came from elsewhere.
     """
 
     is_complete: bool
@@ -56,6 +62,8 @@ class Imported:
     packs_kept: int
     bytes_copied: int
     outdated: tuple[Release, ...] = ()
+    packs_fetched: int = 0
+    bytes_fetched: int = 0
 
 
 def take_in(
@@ -67,42 +75,57 @@ def take_in(
     state_dir: Path | None,
     clock: Clock,
     progress: Progress,
+    others: Source | None = None,
+    arrived: Arrived = lambda _pack, _length: None,
 ) -> Imported:
     """Take `volumes`, which were judged just now, into the store `target`, made if there is none.
 
-    What this returns is durable. Raises Corrupt for a volume that has changed since, Unavailable when the disk is full or
-    fails: the same call goes on.
+    Packs that are in none of them come from `others`, where they were judged so; `arrived` is told each of these, from any
+    thread, when it is durable. What this returns is durable. Raises Corrupt for a volume that has changed since, Unavailable when
+    the disk is full or fails, and as `pacstore.volumes.gathering`: the same call goes on.
     """
-    _check_space(volumes, judged, target)
+    _check_space(volumes, judged, target, all_of_them=others is not None)
     with Store.create(target, state_dir=state_dir) as store:
         store.remember_mirror()
         store.drop_stale_staging(clock())
-        _keep_documents(volumes[0], judged, store)
+        _keep_documents(volumes[0], judged, store, others)
         _want(judged, store, clock())
         copied = _copy_packs(volumes, _lacking(judged, store), store, clock, progress)
+        if others is not None:
+            wanted = {pack: judged.packs[pack] for pack in sorted(_lacking(judged, store))}
+            fetched = gather(others, store, wanted, clock=clock, progress=progress, arrived=arrived)
+        else:
+            fetched = {}
         brought, lacking = volumes[0].contents.packs(), _lacking(judged, store)
         missing = tuple(sorted({brought[pack] for pack in lacking if pack in brought}))
+        state = judged.catalog.state
         if not missing:
             progress.begin("completing", None)
-            _complete(volumes[0], judged, store, root, clock)
+            state = _complete(volumes[0], judged, store, root, clock)
         given = sum(piece.pack is not None for one in _once(volumes) for piece in one.contents.volumes[one.number - 1])
         return Imported(
             not missing,
-            judged.catalog.state.version,
-            int(min(judged.catalog.state.expires.values())),
+            state.version,
+            int(min(state.expires.values())),
             tuple(judged.needed),
             len(volumes[0].contents.volumes),
             missing,
             len(copied),
             given - len(copied),
             sum(copied.values()),
-            () if missing else _outdated(judged, store),
+            () if missing or state.version != judged.catalog.state.version else _outdated(judged, store),
+            len(fetched),
+            sum(fetched.values()),
         )
 
 
-def _check_space(volumes: Sequence[Volume], judged: Judged, target: Path) -> None:
+def _check_space(volumes: Sequence[Volume], judged: Judged, target: Path, *, all_of_them: bool) -> None:
     storage = Store(target, writable=False).storage
-    given = {pack for one in volumes for pack, number in one.contents.packs().items() if number == one.number}
+    given = (
+        set(judged.packs)
+        if all_of_them
+        else {pack for one in volumes for pack, number in one.contents.packs().items() if number == one.number}
+    )
     needed = sum(judged.packs[pack] for pack in given if not has_pack(storage, pack, judged.packs[pack]))
     place = next(path for path in (target, *target.absolute().parents) if path.exists())
     found = os.statvfs(place)
@@ -118,11 +141,14 @@ def _once(volumes: Iterable[Volume]) -> Iterable[Volume]:
     return {volume.number: volume for volume in volumes}.values()
 
 
-def _keep_documents(volume: Volume, judged: Judged, store: Store) -> None:
-    for entry in judged.entries:
+def _keep_documents(volume: Volume, judged: Judged, store: Store, others: Source | None) -> None:
+    brought = {piece.path for piece in volume.contents.shared}
+    for entry in judged.newer or judged.entries:
         for link, signed in zip(links_of(entry), entry.documents(), strict=True):
             if not is_document_here(store.storage, link.file, signed, is_trusted=False):
-                keep_document(store.storage, link.file, fetch_signed(volume, link.file, signed))
+                # A newer catalog may name a provenance that was attached later.
+                source: Source = volume if link.file in brought or others is None else others
+                keep_document(store.storage, link.file, fetch_signed(source, link.file, signed))
         store.storage.link(links_of(entry))
 
 
@@ -166,28 +192,40 @@ def _copy_packs(
     return {pack: length for _, pack, length in todo}
 
 
-def _complete(volume: Volume, judged: Judged, store: Store, root: bytes, clock: Clock) -> None:
-    """Show the catalog, and say that the releases are here; whoever collects what nobody needs waits meanwhile."""
+def _complete(volume: Volume, judged: Judged, store: Store, root: bytes, clock: Clock) -> ServedState:
+    """Show the catalog, and say that the releases are here; whoever collects what nobody needs waits meanwhile.
+
+    The state of the catalog that is served then.
+    """
     with store.unswept():
-        # All of it before the catalog: a collection may have taken something, or somebody have found damage meanwhile.
-        _verify(judged, store)
         replica = Replica(
             store.storage, pinned=root, clock=clock, floors=lambda: served_floor(store), lock=store.catalog_lock
         )
         replica.load()
-        if replica.refresh(volume).outcome is Outcome.OLDER:
-            raise Untrusted("is older than what has come meanwhile", place=volume.name, hint="export again")
-        for entry in judged.entries:
+        newer = newer_state(store, judged.catalog, clock) if judged.others else None
+        entries = newer_entries(store, newer, judged.entries) if newer is not None else judged.entries
+        # All of it before the catalog: a collection may have taken something, or somebody have found damage meanwhile.
+        _verify(entries, judged, store)
+        if newer is None and replica.refresh(volume).outcome is Outcome.OLDER:
+            raise Untrusted(
+                "is older than what has come meanwhile",
+                place=volume.name,
+                hint=_AGAIN if judged.others else "export again",
+            )
+        for entry in entries:
             record_complete(store.ledger, store.storage, entry, judged.needed[entry.release], now=clock())
+    state = newer or replica.held
+    assert state is not None
+    return state
 
 
-def _verify(judged: Judged, store: Store) -> None:
+def _verify(entries: Sequence[CatalogRelease], judged: Judged, store: Store) -> None:
     try:
-        for entry in judged.entries:
+        for entry in entries:
             store.storage.link(links_of(entry))
             verify_whole(store.storage, entry)
     except NotFound as error:
-        raise NotFound("was taken away meanwhile", place=error.place, hint="run the same command again") from error
+        raise NotFound("was taken away meanwhile", place=error.place, hint=_AGAIN) from error
     damaged = _lacking(judged, store)
     if damaged:
         place = object_path(ObjectKind.PACK, min(damaged))

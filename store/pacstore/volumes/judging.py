@@ -1,8 +1,8 @@
 """Judging: whether volumes may be taken into a store, found out before anything in it changes.
 
 Signatures from a root that is trusted; no step backward behind what the store has, or has served; every byte of the volumes
-what it must be; and, of what the releases need beside that, everything here. Each volume has the catalog and the documents, so
-each is judged alone.
+what it must be; and, of what the releases need beside that, everything here, or to come from others. Each volume has the
+catalog and the documents, so each is judged alone.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from tuf.api.metadata import Snapshot
 
 from pacstore.backends.directory import read_bounded
 from pacstore.durable import wrapped
-from pacstore.errors import Corrupt, NotFound, Refused, TooLarge, Untrusted
+from pacstore.errors import Corrupt, NotFound, Refused, TooLarge, Untrusted, printable
 from pacstore.holding import has_pack, packs_of
 from pacstore.install.documents import fetch_documents, fetch_placement
 from pacstore.storage import STORE_MARKER, Clock, DocumentKind
 from pacstore.store import Store, check_free
+from pacstore.trust.listing import Listing, list_releases
 from pacstore.trust.metadata import FIRST_ROOT_NAME, METADATA_LIMITS, TIMESTAMP_NAME
 from pacstore.trust.pins import fingerprint
 from pacstore.trust.replica import Replica
@@ -47,17 +48,26 @@ _SNAPSHOT = re.compile(rf"([1-9][0-9]{{0,18}})\.{Snapshot.type}\.json\Z")
 
 @dataclass(frozen=True)
 class Judged:
-    """Volumes that may be taken in: their verified `catalog`, the releases in them, and the packs, with lengths, of each."""
+    """Volumes that may be taken in: their verified `catalog`, the releases in them, and the packs, with lengths, of each.
+
+    `others`: what is in no volume may come from elsewhere. `newer`: the store has a newer catalog, and these are its entries.
+    """
 
     catalog: CatalogCopy
     expected: Expected
     entries: Sequence[CatalogRelease]
     needed: Mapping[Release, Mapping[Digest, int]]
+    others: bool = False
+    newer: Sequence[CatalogRelease] | None = None
 
     @cached_property
     def packs(self) -> dict[Digest, int]:
         """All packs of the releases."""
         return {pack: length for packs in self.needed.values() for pack, length in packs.items()}
+
+
+class Superseded(Refused):
+    """The store has a newer catalog, which names other packs for a release than the volumes do."""
 
 
 def open_target(path: Path) -> Store | None:
@@ -83,12 +93,21 @@ def first_root(store: Store) -> bytes | None:
     return None
 
 
-def judge(volumes: Sequence[Volume], store: Store | None, *, root: bytes, clock: Clock, progress: Progress) -> Judged:
+def judge(
+    volumes: Sequence[Volume],
+    store: Store | None,
+    *,
+    root: bytes,
+    clock: Clock,
+    progress: Progress,
+    others: bool = False,
+) -> Judged:
     """Find out whether `volumes` may be taken into `store`, or a new one. `root` is trusted.
 
     Raises Untrusted for another catalog, for signatures that do not suffice and for a step backward; Corrupt for what is not
     what it must be; Refused for volumes of several exports, for withdrawn releases, and where packs are missing that are in no
-    volume; Unavailable.
+    volume; Unavailable. With `others` these packs may come from elsewhere; and where the store has a newer catalog, that is
+    what counts: Superseded is raised if it names other packs for a release.
     """
     first, contents = volumes[0], volumes[0].contents
     for volume in volumes[1:]:
@@ -100,18 +119,47 @@ def judge(volumes: Sequence[Volume], store: Store | None, *, root: bytes, clock:
     catalog = copy_catalog(first, root=root, clock=clock)
     if (contents.root, contents.version) != (catalog.root, catalog.state.version):
         raise Corrupt("says that it has another catalog than it has", place=first.name, hint=_AGAIN)
-    if store is not None:
+    newer = newer_state(store, catalog, clock) if others and store is not None else None
+    if store is not None and newer is None:
         _check_forward(first, catalog, store, clock)
     entries = list(_entries(first, catalog))
     expected = Expected.of(catalog, entries)
     needed = {entry.release: _needed(first, entry) for entry in entries}
-    judged = Judged(catalog, expected, entries, needed)
+    instead = newer_entries(store, newer, entries) if store is not None and newer is not None else None
+    judged = Judged(catalog, expected, entries, needed, others, instead)
     _check_members(first, judged)
-    _check_base(first, judged, store)
+    if not others:
+        _check_base(first, judged, store)
     progress.begin("checking", sum(place.length for volume in volumes for place in volume.places))
     for volume in volumes:
         _check_volume(volume, judged, store, progress)
     return judged
+
+
+def newer_state(store: Store, catalog: CatalogCopy, clock: Clock) -> ServedState | None:
+    """What the store has of the catalog, verified, if that is newer than `catalog`."""
+    held = Replica(store.storage, pinned=None, clock=clock).load()
+    return held if held is not None and held.version > catalog.state.version else None
+
+
+def newer_entries(store: Store, state: ServedState, entries: Sequence[CatalogRelease]) -> list[CatalogRelease]:
+    """What the catalog of the store says of these releases. Raises Superseded; Refused for one that it offers no more."""
+    named = list_releases(store.storage, state, Listing()).releases
+    where = f"the catalog of {store.path}, which is newer (version {state.version}),"
+    found = []
+    for entry in entries:
+        now = named.get(entry.release)
+        if now is None:
+            raise Refused(f"{where} does not name it", place=str(entry.release), hint="leave it; nobody can install it")
+        if now.withdrawal is not None:
+            message = f"was withdrawn: {printable(now.withdrawal.reason)}"
+            raise Refused(message, place=str(entry.release), hint="leave it; mirrors cease to hold such releases")
+        if (now.manifest, now.attributes, now.placement) != (entry.manifest, entry.attributes, entry.placement):
+            raise Superseded(
+                f"{where} names other packs for it", place=str(entry.release), hint="take a newer bundle of it"
+            )
+        found.append(now)
+    return found
 
 
 def served_floor(store: Store) -> Iterator[ServedState]:
@@ -200,11 +248,12 @@ def _check_base(volume: Volume, judged: Judged, store: Store | None) -> None:
     since = volume.contents.since
     names = ", ".join(map(str, since[:_SHOWN])) + (f" and {len(since) - _SHOWN} more" if len(since) > _SHOWN else "")
     where = store.path if store is not None else "the new store"
-    message = (
-        f"was made for a side that holds {names}, and {where} lacks {len(missing)} packs of {sum(missing.values()):,} bytes "
-        "that its releases share with them"
-    )
-    hint = "import those releases first, with the packs that they have now; or export again without --since"
+    lacks = f"{where} lacks {len(missing)} packs of {sum(missing.values()):,} bytes"
+    if not since:
+        hint = "say where packs are to be had: --from SOURCE"
+        raise Refused(f"brings not all packs, and {lacks}", place=volume.name, hint=hint)
+    message = f"was made for a side that holds {names}, and {lacks} that its releases share with them"
+    hint = "import those releases first, with the packs that they have now; or export again without --since; or give --from"
     raise Refused(message, place=volume.name, hint=hint)
 
 
