@@ -206,7 +206,8 @@ class PacballLimits:
     `look_seconds`: between looks for pacballs whose digests were not taken; `digests_wait_seconds`: how long somebody waits for
     them who asks for the beginning of a pacball; `hashed_bytes_per_second`: how fast they are guessed to be taken.
     `failed_seconds`: after which taking them is tried again. `digested_file_bytes`: the longest single file whose digests are
-    taken when somebody asks for them; `file_digests`: of so many they are remembered. `listed`: entries of one page.
+    taken when somebody asks for them; `file_digests`: of so many they are remembered. `listed`: entries of one page. Pages,
+    metalinks and indexes of more than `unseated_bytes` are sent like what is put together, few at once.
     """
 
     assemblies: int = 32
@@ -226,6 +227,7 @@ class PacballLimits:
     digested_file_bytes: int = 256 * MIB
     file_digests: int = 4_096
     listed: int = 10_000
+    unseated_bytes: int = 64 * KIB
 
 
 @dataclass(frozen=True)

@@ -450,6 +450,26 @@ def test_no_more_than_so_many_at_once(store, world):
 
 
 @pytest.mark.slow
+def test_long_pages_and_documents_are_sent_to_a_few_at_once_too(store, world):
+    few = PacballLimits(assemblies=1, look_seconds=0.1, tick_seconds=0.05, digests_wait_seconds=20, unseated_bytes=0)
+    with running(store, ServerLimits(pacballs=few, write_seconds=60)) as daemon:
+        daemon.get(world.path)
+        paths = [f"/files/{NAME}/", f"{world.path}.meta4"]
+        for path in paths:
+            status, headers, body = daemon.request(path)
+            assert (status, int(headers["content-length"])) == (200, len(body))
+            status, headers, nothing = daemon.request(path, method="HEAD")
+            assert (status, int(headers["content-length"]), nothing) == (200, len(body), b"")
+        assert daemon.request(paths[1], "Range: bytes=7-1999")[2] == body[7:2000]
+        with _stuck(daemon, world.path):
+            wait_until(lambda: _assembling(daemon) == 1)
+            for path in paths:
+                assert daemon.request(path)[0] == 503
+        wait_until(lambda: _assembling(daemon) == 0)
+        assert daemon.request(paths[0])[0] == 200
+
+
+@pytest.mark.slow
 def test_who_does_not_read_is_cut_off(store, world):
     brief = ServerLimits(pacballs=PacballLimits(look_seconds=0.1, tick_seconds=0.05), write_seconds=0.3)
     with running(store, brief) as daemon:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from pacmirror.pacballs.pages import index_page
 from pacmirror.pacballs.pumping import send_batches
 from pacmirror.pacballs.service import Pacballs, part_of
 from pacmirror.request_keys import client_address, is_in
+from pacmirror.sending import send_part
 from pacmirror.threads import start_thread
 from pacstore.digest import Digest
 from pacstore.errors import NotFound, PacballError, Refused, Unavailable, printable
@@ -30,6 +32,7 @@ from pacstore.pacball.stub import STUB_BYTES, file_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from pacmirror.conditions import Answer
     from pacstore.assemble import Assembler
@@ -52,7 +55,7 @@ async def get_index(request: web.Request) -> web.StreamResponse:
     """The pacballs that can be had here, for people."""
     held = await request.app[PACBALLS].offer.held()
     most = request.app[CONFIG].limits.pacballs.listed
-    return await start_thread(lambda: index_page(held[:most], left_out=max(len(held) - most, 0)), name=_THREAD)
+    return await answer_page(request, lambda: index_page(held[:most], left_out=max(len(held) - most, 0)))
 
 
 async def get_pacball(request: web.Request) -> web.StreamResponse:
@@ -117,7 +120,7 @@ async def _answer_metalink(request: web.Request, offered: Offered, name: str) ->
     # What a client says of our address is for that client alone.
     cache_control = CHANGING if config.pacballs.url else f"private, {CHANGING}"
     public = PublicFile(f"pacballs/{name}.meta4", "", cache_control, METALINK_TYPE)
-    return answer_data(request, public, data)
+    return await answer_data(request, public, data)
 
 
 async def _answer_casync_index(request: web.Request, offered: Offered, name: str) -> web.StreamResponse:
@@ -126,7 +129,7 @@ async def _answer_casync_index(request: web.Request, offered: Offered, name: str
     if digests is None:
         opened = await service.offer.open(offered.entry)
         return not_ready(request, opened.payload.total_bytes)
-    return answer_data(request, PublicFile(f"pacballs/{name}.caibx", "", LASTING, BINARY), encode_index(digests))
+    return await answer_data(request, PublicFile(f"pacballs/{name}.caibx", "", LASTING, BINARY), encode_index(digests))
 
 
 _BESIDE = {".meta4": _answer_metalink, ".caibx": _answer_casync_index}
@@ -178,14 +181,32 @@ def not_ready(request: web.Request, total_bytes: int) -> web.Response:
     return error_answer(503, "Unavailable", message, hint=hint, headers=headers)
 
 
-def answer_data(request: web.Request, public: PublicFile, data: bytes) -> web.StreamResponse:
+async def answer_page(request: web.Request, write: Callable[[], web.Response]) -> web.StreamResponse:
+    """The page that `write` makes, in a thread. Raises Unavailable where too much is sent at once."""
+    async with request.app[PACBALLS].writing:
+        page = await start_thread(write, name=_THREAD)
+    return await _send_data(request, page, bytes(page.body))  # type: ignore[arg-type]
+
+
+async def answer_data(request: web.Request, public: PublicFile, data: bytes) -> web.StreamResponse:
     """`data`, which was made for this answer, whole or one range of it, as a file to be kept under its own name."""
     more = {"Content-Disposition": disposition(public.path.rpartition("/")[2])}
     answer, response = begin_answer(request, public, size=len(data), etag=f'"b3-{Digest.of(data)}"', more=more)
     if not answer.has_body:
         return response
     part = data[answer.offset : answer.offset + answer.length]
-    return web.Response(status=answer.status, headers=response.headers, body=part)
+    return await _send_data(request, web.Response(status=answer.status, headers=response.headers, body=part), part)
+
+
+async def _send_data(request: web.Request, response: web.Response, data: bytes) -> web.StreamResponse:
+    """Send `response`, whose body is `data`: what is long only to a few at once, since who does not read keeps it in memory."""
+    limits = request.app[CONFIG].limits
+    if len(data) <= limits.pacballs.unseated_bytes:
+        return response
+    with _seated(request):
+        sent = web.StreamResponse(status=response.status, headers=response.headers)
+        await send_part(request, sent, io.BytesIO(data), offset=0, length=len(data), limits=limits)
+    return sent
 
 
 async def send_assembled(
@@ -235,14 +256,19 @@ def assembling(request: web.Request, opened: OpenedRelease, digests: PacballDige
 
     Raises Unavailable where there is no seat, or what it reads is damaged.
     """
-    service, trusted = request.app[PACBALLS], request.app[CONFIG].access.trusted_proxies
-    with service.seats.seat(counted_as(client_address(request, trusted), trusted)), _reported(service, opened.entry):
+    service = request.app[PACBALLS]
+    with _seated(request), _reported(service, opened.entry):
         assembler = opened.assembler(digests)
         try:
             yield assembler
         finally:
             assembler.frames.close()
             service.freed.note()
+
+
+def _seated(request: web.Request) -> AbstractContextManager[None]:
+    trusted = request.app[CONFIG].access.trusted_proxies
+    return request.app[PACBALLS].seats.seat(counted_as(client_address(request, trusted), trusted))
 
 
 @contextmanager

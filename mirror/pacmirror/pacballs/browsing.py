@@ -11,7 +11,7 @@ from aiohttp import web
 
 from pacmirror.beginning import begin_answer
 from pacmirror.files import BINARY, PublicFile
-from pacmirror.pacballs.answering import CONFIG, LASTING, PACBALLS, assembling, send_assembled
+from pacmirror.pacballs.answering import CONFIG, LASTING, PACBALLS, answer_page, assembling, send_assembled
 from pacmirror.pacballs.fields import disposition, instance_digests, repr_digest, wants_digests
 from pacmirror.pacballs.pages import directory_page
 from pacmirror.threads import start_thread
@@ -52,7 +52,7 @@ async def get_file(request: web.Request) -> web.StreamResponse:
         places, left_out = opened.listing(place.entry, most)
         return directory_page(opened, b"/".join(names), places, left_out=left_out)
 
-    return await start_thread(page, name=_THREAD)
+    return await answer_page(request, page)
 
 
 async def get_release(request: web.Request) -> web.StreamResponse:

@@ -47,6 +47,8 @@ class Pacballs(Service):
         self.offer = Offer(catalog, storage, books, limits)
         self.digesting = Digesting(self.offer, books, limits, ahead=config.pacballs.ahead, damaged=self.report)
         self.seats = Seats(limits)
+        self.writing = asyncio.Semaphore(1)
+        """Of pages, which keep the event loop from its work."""
         self.freed = FreedMemory()
         self.turns = BoundedSemaphore(min(limits.decoding, os.cpu_count() or 1))
         self.file_digesting = FileDigesting(limits, self.turns)
