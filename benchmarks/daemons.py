@@ -40,10 +40,12 @@ http {{
     server {{
         listen 127.0.0.1:{port};
         root {root};
+        {put}
     }}
 }}
 """
 
+_PUT = "dav_methods PUT; client_max_body_size 0;"
 _RSYNCD = """
 use chroot = no
 read only = yes
@@ -86,13 +88,13 @@ class Nginx(Daemon):
 
 
 @contextmanager
-def nginx(root: Path, home: Path) -> Iterator[Nginx]:
+def nginx(root: Path, home: Path, *, accepts_put: bool = False) -> Iterator[Nginx]:
     """nginx over the files of ``root``; its configuration, logs and temporary files go to ``home``."""
     home.mkdir(parents=True, exist_ok=True)
     port = free_port()
     user = "user root;" if os.geteuid() == 0 else ""
     config = home / "nginx.conf"
-    config.write_text(_NGINX.format(user=user, home=home, port=port, root=root))
+    config.write_text(_NGINX.format(user=user, home=home, port=port, root=root, put=_PUT if accepts_put else ""))
     argv = ["nginx", "-p", str(home), "-e", str(home / "error.log"), "-c", str(config)]
     with _daemon(Command(argv), port=port, log=home / "nginx.out") as pid:
         yield Nginx(pid, port, home / "access.log")

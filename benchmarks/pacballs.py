@@ -1,6 +1,6 @@
 """Figures of pacballs: made of a directory, beside tar and sha256sum; installing itself, beside tar; put together by the daemon
-while it is sent, beside zstd, which decompresses the same file; and what it costs to take in a tar, or a pacball, of a tree that
-a store has already.
+while it is sent, beside zstd, which decompresses the same file; what it costs to take in a tar, or a pacball, of a tree that
+a store has already; and publishing over HTTP.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from benchmarks import ours, trees
+from benchmarks import ours, trees, uploads
 from benchmarks.bench import COSTS, MB, Bench, Tally
 from benchmarks.measure import Command, CommandFailedError, run_untimed, tree_cpu_s
 from benchmarks.ours import PROGRAM, Pacball
@@ -32,7 +32,7 @@ MOST_ADDED_PERCENT = 1.0
 
 
 def measure(bench: Bench) -> Outcome:
-    columns = {**COSTS, RATE: "GB/CPU-s", FIRST_BYTE: "ms", "added": "MB", "of the tar": "%"}
+    columns = {**COSTS, RATE: "GB/CPU-s", FIRST_BYTE: "ms", "added": "MB", "of the tar": "%", **uploads.COLUMNS}
     outcome = Outcome("pacballs", columns)
     tally = Tally(bench, outcome)
     if bench.wanted([BUILD]):
@@ -45,6 +45,7 @@ def measure(bench: Bench) -> Outcome:
                 tally.fail(SERVE, problem)
             _measure_taking_in(bench, tally, path)
     tally.finish([BUILD, TAR, INSTALL, UNPACK, SERVE, ZSTD, *TAKE_IN])
+    uploads.measure(bench, outcome)
     own, peer = outcome.value(SERVE, RATE), outcome.value(ZSTD, RATE)
     figure = "a pacball put together over HTTP, bytes per CPU second of the server"
     outcome.targets.append(Target(figure, "GB/CPU-s", own, peer, ZSTD, OF_ZSTD, at_least=True))
