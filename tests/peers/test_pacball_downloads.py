@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import os
 import signal
 import subprocess
 from dataclasses import dataclass
@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.site import get, wait_until
+from tests.e2e.site import free_port, get, wait_until
 from tests.e2e.slow import slowed
+from tests.peers.browser import browsing, driven, until
 from tests.peers.conftest import NEW
 from tests.peers.programs import call, program
 from tests.peers.web import PLAIN, example, nginx
@@ -26,7 +27,6 @@ WAYS = {
     "wget": (("-q", "-O", "got"), ("-q", "-c", "-O", "got")),
     "aria2c": (PIECES, ("-c", *PIECES)),
 }
-BROWSER = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
 PAGE = """<!DOCTYPE html><title>waiting</title><script>
 async function run() {
   const url = "/pacballs/NAME", size = SIZE, piece = 4 << 20, whole = new Uint8Array(size);
@@ -102,15 +102,28 @@ def test_interrupted_by_a_killed_daemon_and_resumed(origin, served, tmp_path):
     assert served.is_in(got)
 
 
-def test_casync_by_the_index_interrupted_and_with_what_came_as_a_seed(served, tmp_path):
-    got, again = tmp_path / "got", tmp_path / "again"
-    index, store = f"{served.path}.caibx", f"{served.path}.castr"
-    with slowed(served.base, bytes_per_second=8 << 20) as slow:
-        interrupt([program("casync"), "extract", f"--store={slow}{store}", slow + index, got], got, tmp_path)
-    call("casync", "extract", f"--store={served.base}{store}", served.base + index, got)
+def test_casync_by_the_index_killed_and_with_what_came_as_a_seed(served, tmp_path):
+    """casync leaves what came beside the file that it makes; as a seed it is cut as ours is, so that nothing comes twice."""
+    got, proxy = (
+        tmp_path / "got",
+        PLAIN.replace("root /srv/store/public;", f"location / {{ proxy_pass {served.base}; }}"),
+    )
+    with nginx(tmp_path / "nginx", proxy, {}) as front:
+        asked = lambda: [line.split()[2] for line in front.told() if ".castr/" in line]  # noqa: E731
+
+        def words(base, *more):
+            top = base + served.path
+            return [program("casync"), "extract", f"--store={top}.castr", *more, f"{top}.caibx", got]
+
+        with slowed(front.url, bytes_per_second=8 << 20) as slow, subprocess.Popen(words(slow), cwd=tmp_path) as casync:
+            wait_until(lambda: any(part.stat().st_size > 8 << 20 for part in tmp_path.glob(".#got*")), seconds=60)
+            casync.kill()
+        [part] = tmp_path.glob(".#got*")
+        assert not got.exists()
+        first, pieces = asked(), part.stat().st_size >> 22
+        call(*words(front.url, f"--seed={part}"))
+        assert not set(asked()[len(first) :]) & set(first[:pieces])
     assert served.is_in(got)
-    call("casync", "extract", f"--store={served.base}{store}", f"--seed={got}", served.base + index, again)
-    assert served.is_in(again)
 
 
 @contextlib.contextmanager
@@ -173,9 +186,8 @@ def test_nginx_in_front_keeps_slices(served, tmp_path):
 
 
 def test_chromium_downloads_it_whole_and_in_ranges(served, tmp_path):
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LC_ALL": "C.UTF-8"}
     got = tmp_path / "Downloads" / served.file.name
-    with browsing(tmp_path, environment, served.url):
+    with browsing(tmp_path, served.url):
         wait_until(got.exists, seconds=120)
     assert served.is_in(got)
     (tmp_path / "page.html").write_text(
@@ -183,7 +195,7 @@ def test_chromium_downloads_it_whole_and_in_ranges(served, tmp_path):
     )
     config = PLAIN.replace("}", f" location /pacballs/ {{ proxy_pass {served.base}; }} }}")
     with nginx(tmp_path / "nginx", config, {"/srv/store/public": str(tmp_path)}) as server:
-        with browsing(tmp_path, environment, f"{server.url}/page.html"):
+        with browsing(tmp_path, f"{server.url}/page.html"):
             wait_until(lambda: [line for line in server.told() if "/told/" in line], seconds=120)
         [told] = [line.split()[2] for line in server.told() if "/told/" in line]
         assert told == f"/told/{served.sha256}"
@@ -191,17 +203,36 @@ def test_chromium_downloads_it_whole_and_in_ranges(served, tmp_path):
         assert len(ranges) == -(-served.file.stat().st_size // (4 << 20))
 
 
-@contextlib.contextmanager
-def browsing(home, environment, url):
-    """Chromium at `url`; its processes end with the block."""
-    argv = [program("chromium"), *BROWSER, f"--user-data-dir={home}/profile", url]
-    with open(home / "browser.log", "ab") as log:
-        process = subprocess.Popen(argv, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        yield
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+def test_chromium_resumes_a_download_that_a_killed_daemon_cut(origin, served, tmp_path):
+    """By the button that its list of downloads has then. nginx is between for its log."""
+    port = free_port()
+    listen = ("--listen", f"127.0.0.1:{port}")
+    config = f"location / {{ proxy_pass http://127.0.0.1:{port}; proxy_buffering off; }}"
+
+    async def download(front, slow):
+        async with driven(tmp_path) as browser:
+            with origin.site.serving_process(origin.store, *listen) as (_, process):
+                await browser.download(slow + served.path)
+
+                async def begun():
+                    return browser.partial_bytes() > 2 << 20
+
+                await until(begun)
+                process.kill()
+                await browser.is_cut()
+            assert 0 < browser.partial_bytes() < served.file.stat().st_size
+            with origin.site.serving_process(origin.store, *listen):
+                await browser.resume()
+                got = await browser.has(served.file.name, seconds=120)
+            wait_until(lambda: front.told()[-1].startswith("206 GET"))
+            return got
+
+    with (
+        nginx(tmp_path / "nginx", PLAIN.replace("root /srv/store/public;", config), {}) as front,
+        slowed(front.url, bytes_per_second=8 << 20) as slow,
+    ):
+        got = asyncio.run(download(front, slow))
+    assert served.is_in(got)
 
 
 def test_grid_tools_ask_for_digests_with_head(served):

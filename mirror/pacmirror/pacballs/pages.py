@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pacstore.trust.targets import CatalogRelease
 
 _POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+_NOTHING = "No release is whole here. A mirror offers only those that it holds whole: those that it is subscribed to."
 
 
 def index_page(entries: Iterable[CatalogRelease], *, left_out: int) -> web.Response:
@@ -35,7 +36,8 @@ def index_page(entries: Iterable[CatalogRelease], *, left_out: int) -> web.Respo
             f'<td><a href="../files/{quote(str(entry.release))}/">files</a></td>'
             f"<td>{_size(entry.total_bytes)}</td><td>{date(entry.published)}</td></tr>"
         )
-    return _page("Pacballs", "Releases as one self-installing file each: sh FILE", rows, left_out)
+    text = "Releases as one self-installing file each: sh FILE" if rows else _NOTHING
+    return _page("Pacballs", text, rows, left_out)
 
 
 def directory_page(opened: OpenedRelease, path: bytes, places: Sequence[Place], *, left_out: int) -> web.Response:

@@ -1,7 +1,8 @@
 """A pacball as casync reads one: an index of its pieces (`.caibx`), and each piece as a chunk of a store (`.castr`).
 
 casync 2's formats, little-endian: src/caformat.h of https://github.com/systemd/casync. Its chunks may have any borders; ours are
-the pieces whose SHA-256 a metalink has, too. A chunk is a Zstandard frame (RFC 8878) of raw blocks: as long as the piece and a
+the pieces whose SHA-256 a metalink has, too. The least and the greatest length in the index are theirs, for then casync cuts its
+seeds at the same places. A chunk is a Zstandard frame (RFC 8878) of raw blocks: as long as the piece and a
 little more, so that it is sent while it is put together; there is nothing to gain by compressing it anew for each reader.
 """
 
@@ -42,7 +43,7 @@ def encode_index(digests: PacballDigests) -> bytes:
     if digests.piece_bytes > _MOST_PIECE_BYTES:
         raise TooLarge("is too large for casync, which reads no such long pieces", hint="take the pacball itself")
     length = digests.piece_bytes
-    out = bytearray(struct.pack("<6Q", _HEADER_BYTES, _INDEX, _WITH_SHA256, 1, length, length))
+    out = bytearray(struct.pack("<6Q", _HEADER_BYTES, _INDEX, _WITH_SHA256, length, length, length))
     out += struct.pack("<2Q", 2**64 - 1, _TABLE)
     for number, at in enumerate(range(0, len(digests.pieces), _ID_BYTES), start=1):
         out += struct.pack("<Q", min(number * length, digests.total_bytes)) + digests.pieces[at : at + _ID_BYTES]
