@@ -57,7 +57,8 @@ def cutting(request: web.Request, failed: Callable[[PacballError], object] = lam
         yield
     except (OSError, RuntimeError, EOFError, PacballError) as error:
         gone = isinstance(error, ConnectionError | TimeoutError | PacballError)
-        _log.log(logging.INFO if gone else logging.ERROR, "%s was not sent to its end: %r", request.path, error)
+        why = "the client has gone" if isinstance(error, ConnectionError) else repr(error)
+        _log.log(logging.INFO if gone else logging.ERROR, "%s was not sent to its end: %s", request.path, why)
         if request.transport is not None:
             request.transport.abort()
         if isinstance(error, PacballError):

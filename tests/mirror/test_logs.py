@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 
@@ -116,6 +118,19 @@ def test_requests_need_not_be_logged(store):
     (line,) = (line for line in lines_of(store, "text", "requests", ask) if "/healthz" in line)
     assert "127.0.0.1 GET /healthz 200 16 bytes" in line
     assert line.endswith("[site-4711]")
+
+
+def test_a_client_that_goes_in_the_middle_is_said_to_have_gone(store):
+    def ask(daemon):
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.connect(daemon.address)
+            sock.sendall(f"GET {PACK_PATH} HTTP/1.1\r\nHost: x\r\nX-Request-Id: site-4711\r\n\r\n".encode())
+            assert sock.recv(100)
+
+    [line] = [line for line in lines_of(store, "text", "quiet", ask) if "not sent to its end" in line]
+    assert line.endswith(f"Z {PACK_PATH} was not sent to its end: the client has gone [site-4711]")
 
 
 def test_what_clients_get_is_counted(store):
