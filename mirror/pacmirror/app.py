@@ -16,7 +16,7 @@ from pacmirror.documents import Documents
 from pacmirror.events import Events
 from pacmirror.files import PublicFiles
 from pacmirror.following import Following
-from pacmirror.pacballs.answering import CONFIG, PACBALLS
+from pacmirror.pacballs.delivering import CONFIG, PACBALLS
 from pacmirror.pacballs.service import Pacballs
 from pacmirror.replication import Replication
 from pacmirror.routes import (

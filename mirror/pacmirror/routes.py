@@ -19,9 +19,10 @@ from pacmirror.events import Events
 from pacmirror.files import CHANGING, OpenFile, PublicFile, PublicFiles, parse_public
 from pacmirror.judging import TIMESTAMP_PATH
 from pacmirror.listener import counted_as
-from pacmirror.pacballs.answering import CONFIG, get_index, get_pacball
+from pacmirror.pacballs.answering import get_index, get_pacball
 from pacmirror.pacballs.browsing import add_slash, get_file, get_release
 from pacmirror.pacballs.chunks import get_chunk
+from pacmirror.pacballs.delivering import CONFIG
 from pacmirror.peers import asks_held_only, follow
 from pacmirror.replication import Replication
 from pacmirror.request_keys import SENT, SERVED, client_address

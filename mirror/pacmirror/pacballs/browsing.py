@@ -11,7 +11,8 @@ from aiohttp import web
 
 from pacmirror.beginning import begin_answer
 from pacmirror.files import BINARY, PublicFile
-from pacmirror.pacballs.answering import CONFIG, LASTING, PACBALLS, answer_page, assembling, send_assembled
+from pacmirror.pacballs.answering import LASTING
+from pacmirror.pacballs.delivering import CONFIG, PACBALLS, answer_page, assembling, send_assembled
 from pacmirror.pacballs.fields import disposition, instance_digests, repr_digest, wants_digests
 from pacmirror.pacballs.pages import directory_page
 from pacmirror.threads import start_thread

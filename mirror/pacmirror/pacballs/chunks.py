@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from pacmirror.beginning import begin_answer
 from pacmirror.files import BINARY, PublicFile
-from pacmirror.pacballs.answering import LASTING, PACBALLS, find_pacball, not_ready, send_assembled, want_digests
+from pacmirror.pacballs.answering import LASTING, find_pacball, not_ready, want_digests
+from pacmirror.pacballs.delivering import PACBALLS, send_assembled
 from pacstore.errors import NotFound
 from pacstore.pacball import casync
 
