@@ -11,13 +11,17 @@ import pytest
 from pacstore.check import check
 from pacstore.checksums import Checksums, checksums_of, checksums_of_all
 from pacstore.digest import Digest
+from pacstore.directory_source import DirectorySource
 from pacstore.errors import Corrupt, NotFound, Refused
 from pacstore.progress import Silent
 from pacstore.release import Release
+from pacstore.repair.documents import DocumentRepairer
 from pacstore.storage import ObjectKind
 from pacstore.store import Store
 from pacstore.volumes.bundle import bundle_file, bundles_in, keep_bundle, make_bundle, open_bundle
+from tests.store.backups import Pair
 from tests.store.carried import NAMES, carry_in, carry_out, members_of, root_of, state_of
+from tests.store.damaged_stores import copy_store, found, scrub
 from tests.store.releases import NOW, Notes, Origin, flip
 from tests.store.sweeping import DAY, gc, pin, trial, withdraw
 
@@ -195,3 +199,61 @@ def test_checksums_are_forgotten_with_what_they_are_of(origin):
     assert again.digest == made.digest
     checksums_of(store, ObjectKind.BUNDLE, made.digest, progress=notes)
     assert notes.bytes == made.length
+
+
+@pytest.mark.slow
+def test_stores_that_were_made_before_there_were_bundles_have_none(origin, tmp_path):
+    store = origin.store
+    (store.public / "bundles").rmdir()
+    pin(store, FIRST)
+    assert list(bundles_in(store)) == []
+    gc(store)
+    assert not found(scrub(store))
+    assert not check(store, [], progress=Silent()).damage
+    made = bundle_of(origin)
+    assert [digest for digest, _ in bundles_in(store)] == [made.digest]
+
+
+@pytest.mark.slow
+def test_a_bundle_that_is_hostile_stops_no_collection(origin):
+    pin(origin.store, FIRST)
+    made, (few, many, no_tar) = bundle_of(origin), (b"", b"\0" * 5_000, b"x" * 100_000)
+    header = bundle_file(origin.store, made.digest).read_bytes()[:512]
+    long = header.replace(header[124:136], b"00020000000\0") + b"[" * (4 << 20) + b"\0" * 1_024
+    for data in (few, many, no_tar, header, long):
+        with origin.store.storage.stage(ObjectKind.BUNDLE) as staged:
+            staged.write(data)
+            staged.publish(Digest.of(data))
+    gc(origin.store)
+    assert {digest for digest, release in bundles_in(origin.store) if release} == {made.digest}
+
+
+@pytest.mark.slow
+def test_backups_have_bundles_too(origin, tmp_path):
+    pin(origin.store, FIRST)
+    made = bundle_of(origin)
+    pair = Pair(origin, tmp_path)
+    pair.back_up(packs=True)
+    pair.restore()
+    pair.assert_restored()
+    with Store.open(pair.restored, writable=True) as restored:
+        gc(restored)
+        assert [digest for digest, _ in bundles_in(restored)] == [made.digest]
+
+
+@pytest.mark.slow
+def test_a_damaged_bundle_is_fetched_again_or_put_aside(origin, tmp_path):
+    store = origin.store
+    pin(store, FIRST)
+    made = bundle_of(origin)
+    path, sound = bundle_file(store, made.digest), copy_store(store.path, tmp_path / "sound")
+    place = str(path.relative_to(store.public))
+    flip(path, 2_000)
+    assert [part.path for part in found(scrub(store))] == [place]
+    DocumentRepairer(store, [], [DirectorySource(sound)]).repair(place)
+    assert not found(scrub(store))
+    flip(path, 2_000)
+    assert DocumentRepairer(store, [], []).repair(place).withdrawn
+    assert list(bundles_in(store)) == []
+    # Of the same state of the catalog it is made again, byte for byte.
+    assert bundle_of(origin).digest == made.digest

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from threading import Barrier, BrokenBarrierError, Lock
@@ -86,14 +88,14 @@ def bundle_of(store, name, *, now=NOW):
     return bundle_file(store, made.digest)
 
 
-def bring(path, to, source, *, root=None, arrived=lambda _pack, _length: None, before=lambda: None):
+def bring(path, to, source, *, root=None, arrived=lambda _pack, _length: None, before=lambda: None, clock=lambda: NOW):
     """Take the bundle at `path` into `to`, with packs of `source`; `before` is done between judging and taking."""
     with closing(open_bundle(path)) as volume:
         store = open_target(to)
         trusted = (first_root(store) if store is not None else None) or root
-        judged = judge([volume], store, root=trusted, clock=lambda: NOW, progress=Silent(), others=True)
+        judged = judge([volume], store, root=trusted, clock=clock, progress=Silent(), others=True)
         before()
-        return take_in([volume], judged, to, root=trusted, state_dir=None, clock=lambda: NOW, progress=Silent(),
+        return take_in([volume], judged, to, root=trusted, state_dir=None, clock=clock, progress=Silent(),
                        others=source, arrived=arrived)  # fmt: skip
 
 
@@ -396,3 +398,17 @@ def test_a_release_is_retired_where_nobody_else_wants_it(made, tmp_path):
     found = retire(origin.store, release, owner="rucio", clock=lambda: NOW)
     assert (found.unpinned, found.dropped, found.kept_for) == (False, False, (ORIGIN,))
     assert FIRST in held_in(origin.store.path)
+
+
+@pytest.mark.slow
+def test_several_who_bring_the_same_bundle_at_once_do_not_disturb_each_other(made, trees, tmp_path):
+    """As agents of one storage element do. By the real time, by which each knows what is not left behind in staging."""
+    origin, first, second = made
+    to, root = tmp_path / "mirror", root_of(origin.store.path)
+    with ThreadPoolExecutor(4) as threads:
+        all_of_them = [threads.submit(bring, path, to, Asked(origin.store.path), root=root, clock=time.time)
+                       for path in (first, second, first, second)]  # fmt: skip
+        assert all(one.result().is_complete for one in all_of_them)
+    assert held_in(to) == complete_in(to) == {FIRST, SECOND}
+    for tree, name in zip(trees[:2], (FIRST, SECOND), strict=True):
+        sound(to, tree, name)

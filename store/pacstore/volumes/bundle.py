@@ -18,7 +18,7 @@ from blake3 import blake3
 from pacstore.digest import Digest
 from pacstore.directory_source import DirectorySource
 from pacstore.durable import wrapped
-from pacstore.errors import Corrupt, NotFound, PacballError, Refused
+from pacstore.errors import Corrupt, NotFound, PacballError, Refused, TooLarge
 from pacstore.holding import holdings_of
 from pacstore.limits import LIMITS, MIB
 from pacstore.links import links_of
@@ -108,7 +108,7 @@ def bundles_in(store: Store) -> Iterator[tuple[Digest, Release | None]]:
                 release = volume.contents.releases[0]
         except NotFound:
             continue
-        except (Corrupt, Refused):
+        except (Corrupt, Refused, TooLarge):
             pass
         yield digest, release
 

@@ -202,21 +202,29 @@ def _complete(volume: Volume, judged: Judged, store: Store, root: bytes, clock: 
             store.storage, pinned=root, clock=clock, floors=lambda: served_floor(store), lock=store.catalog_lock
         )
         replica.load()
-        newer = newer_state(store, judged.catalog, clock) if judged.others else None
-        entries = newer_entries(store, newer, judged.entries) if newer is not None else judged.entries
-        # All of it before the catalog: a collection may have taken something, or somebody have found damage meanwhile.
-        _verify(entries, judged, store)
-        if newer is None and replica.refresh(volume).outcome is Outcome.OLDER:
-            raise Untrusted(
-                "is older than what has come meanwhile",
-                place=volume.name,
-                hint=_AGAIN if judged.others else "export again",
-            )
+        entries, state = _show(volume, judged, store, replica, clock)
         for entry in entries:
             record_complete(store.ledger, store.storage, entry, judged.needed[entry.release], now=clock())
-    state = newer or replica.held
-    assert state is not None
     return state
+
+
+def _show(
+    volume: Volume, judged: Judged, store: Store, replica: Replica, clock: Clock
+) -> tuple[Sequence[CatalogRelease], ServedState]:
+    """Show the catalog of the volume, unless there is a newer one that may count; the releases, whole, as that says, and it."""
+    newer = newer_state(store, judged.catalog, clock) if judged.others else None
+    if newer is None:
+        # All of it before the catalog: a collection may have taken something, or somebody have found damage meanwhile.
+        _verify(judged.entries, judged, store)
+        if replica.refresh(volume).outcome is not Outcome.OLDER:
+            assert replica.held is not None
+            return judged.entries, replica.held
+        newer = newer_state(store, judged.catalog, clock) if judged.others else None
+    if newer is None:
+        raise Untrusted("is older than what has come meanwhile", place=volume.name, hint="export again")
+    entries = newer_entries(store, newer, judged.entries)
+    _verify(entries, judged, store)
+    return entries, newer
 
 
 def _verify(entries: Sequence[CatalogRelease], judged: Judged, store: Store) -> None:
