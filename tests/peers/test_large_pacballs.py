@@ -206,7 +206,7 @@ def test_chromium_is_cut_behind_two_to_the_32_and_resumes(served, got):
     """The daemon is killed; its successor gets what is lacking asked for, once the browser's button was pressed."""
     port = free_port()
     listen = ("--listen", f"127.0.0.1:{port}")
-    config = f"location / {{ proxy_pass http://127.0.0.1:{port}; proxy_buffering off; }}"
+    config = f"location / {{ proxy_pass http://127.0.0.1:{port}; proxy_max_temp_file_size 0; limit_rate 200m; }}"
 
     async def download(front):
         async with driven(got.parent) as browser:
