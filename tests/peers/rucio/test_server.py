@@ -1,4 +1,4 @@
-"""The Rucio of the tests itself: it comes back after a stop, hangs when told to, and nothing is left of it when a run is killed."""
+"""The Rucio of the tests itself: it comes back after a stop, hangs when told to, and nothing is left of a run that is killed."""
 
 from __future__ import annotations
 
