@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pacstore.ledger import pins, releases, subscriptions
+from pacstore.ledger import orders, pins, releases, subscriptions
 from pacstore.ledger.completion import drop
 from pacstore.subscription import Subscription, selected
 from pacstore.trust.listing import Listing, list_releases
@@ -37,7 +37,7 @@ def retire(
     That is: unless another has pinned it, or a subscription of the ledger or of `configured` means it. An origin keeps what its
     catalog names. What it leaves is collected after the grace, bundles too. May be repeated. Raises Unavailable.
     """
-    with store.ledger.writing() as connection:
+    with orders.changing(store.ledger) as connection:
         unpinned = pins.remove(connection, str(release), owner)
         others = [pin for pin in pins.listed(connection, now=clock()) if pin.release == release]
         subscribed = [*configured, *subscriptions.listed(connection)]

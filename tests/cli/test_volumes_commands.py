@@ -138,7 +138,9 @@ def test_a_bundle_brings_a_release_whose_packs_come_from_elsewhere(pacball, stor
     came = pacball.json("import", out, "--to", to, "--from", store, "--root-keys", root)
     assert set(came) == IMPORTED
     assert (came["is_complete"], came["packs_copied"], came["bytes_fetched"]) == (True, 0, done["bytes_since"])
-    assert "0 were fetched" in pacball.text("import", out, "--to", to, "--from", f"{store},{to}")
+    assert ": 0 packs were fetched (0 B), the others were here; " in pacball.text(
+        "import", out, "--to", to, "--from", f"{store},{to}"
+    )
     assert pacball.json("store", "check", "--store", to)["releases_checked"]
 
 

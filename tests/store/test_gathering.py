@@ -15,7 +15,7 @@ from pacstore.backends.directory import DirectoryStorage
 from pacstore.check import catalog_releases, check
 from pacstore.directory_source import DirectorySource
 from pacstore.errors import Corrupt, NotFound, Refused, Unavailable, Untrusted
-from pacstore.ledger import packs, pins, releases, subscriptions
+from pacstore.ledger import orders, packs, pins, releases, subscriptions
 from pacstore.ledger.packs import PackState
 from pacstore.ledger.pins import Pin
 from pacstore.progress import Silent
@@ -373,7 +373,7 @@ def test_a_release_is_retired_where_nobody_else_wants_it(made, tmp_path):
         bring(bundle, to, Asked(origin.store.path), root=root_of(origin.store.path))
     release = Release.parse(FIRST)
     with Store.open(to, writable=True) as store:
-        with store.ledger.writing() as connection:
+        with orders.changing(store.ledger) as connection:
             for owner in ("rucio", "somebody"):
                 pins.add(connection, Pin(FIRST, owner))
             subscriptions.add(connection, Subscription("Demo-*", keep=1), now=NOW)
@@ -383,6 +383,8 @@ def test_a_release_is_retired_where_nobody_else_wants_it(made, tmp_path):
             return found.unpinned, found.dropped, found.kept_for
 
         assert leave() == (True, False, ("the pin of somebody",))
+        # Also who begins the ledger anew knows that.
+        assert b'"rucio"' not in orders.path_beside(store.ledger.path).read_bytes()
         with store.ledger.writing() as connection:
             pins.remove(connection, FIRST, "somebody")
         assert leave(configured=[Subscription(FIRST)]) == (False, False, (f"the subscription {FIRST}",))
@@ -412,3 +414,21 @@ def test_several_who_bring_the_same_bundle_at_once_do_not_disturb_each_other(mad
     assert held_in(to) == complete_in(to) == {FIRST, SECOND}
     for tree, name in zip(trees[:2], (FIRST, SECOND), strict=True):
         sound(to, tree, name)
+
+
+@pytest.mark.slow
+def test_packs_that_only_a_retired_release_needed_leave_after_the_grace_and_shared_ones_stay(made, trees, tmp_path):
+    origin, first, second = made
+    to = tmp_path / "mirror"
+    for bundle in (first, second):
+        bring(bundle, to, Asked(origin.store.path), root=root_of(origin.store.path))
+    with Store.open(to, writable=True) as store:
+        both = set(store.storage.digests(ObjectKind.PACK))
+        assert retire(store, Release.parse(SECOND), owner="rucio", clock=lambda: NOW).dropped
+        gc(store, now=NOW, grace=DAY)
+        assert set(store.storage.digests(ObjectKind.PACK)) == both
+        gc(store, now=NOW + DAY, grace=DAY)
+        with store.ledger.reading() as connection:
+            needed = releases.needed(connection, Release.parse(FIRST))
+        assert set(store.storage.digests(ObjectKind.PACK)) == needed < both
+    sound(to, trees[0], FIRST)

@@ -235,7 +235,9 @@ def _trusted_root(
 def _print_imported(output: Output, done: Imported, to: Path, seconds: float, *, fetching: bool) -> None:
     what = f"{_names(done.releases)}, with " if done.releases else ""
     came = f"{done.packs_copied} packs came ({size(done.bytes_copied)}), {done.packs_kept} were here before"
-    came += f", {done.packs_fetched} were fetched ({size(done.bytes_fetched)})" if fetching else ""
+    if fetching:
+        fetched = f"{done.packs_fetched} packs were fetched ({size(done.bytes_fetched)}), the others were here"
+        came = f"{came}, {fetched}" if done.packs_copied + done.packs_kept else fetched
     came += f"; {seconds:.1f} s"
     if done.is_complete:
         output.text(f"{to} holds {what}version {done.catalog_version} of the catalog: {came}")
