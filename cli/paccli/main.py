@@ -26,6 +26,7 @@ from paccli.commands import (
     releases,
     repacking,
     rucio,
+    rucio_status,
     signing,
     sites,
     stores,
@@ -123,4 +124,4 @@ _register(_TRUST, trust.rotate, trust.revoke, trust.republish, lines.retain)
 _TOKEN = _group("token", "Tokens that a daemon wants to see, where [access] says so.")
 _register(_TOKEN, tokens.create, tokens.list_tokens, tokens.revoke)
 _RUCIO = _group("rucio", "Releases as datasets in Rucio. See docs/rucio.md.")
-_register(_RUCIO, rucio.register, rucio.retire)
+_register(_RUCIO, rucio.register, rucio.retire, rucio_status.status)
