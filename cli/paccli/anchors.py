@@ -37,14 +37,17 @@ class Anchor:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A source by itself; `store`: its directory, if it is one."""
+    """A source by itself; `store`: its directory, if it is one; `scope`: of which address of Rucio it is a part, if it is."""
 
     source: Source
     store: Path | None
+    scope: str = ""
 
     @property
     def pin_name(self) -> str:
         """Under which name its root is remembered. A path means the same directory wherever the command is run."""
+        if self.scope:
+            return self.scope
         return str(self.store.resolve()) if self.store is not None else self.source.name
 
     @property
@@ -139,7 +142,9 @@ class _Finding:
         if not self._trust.on_first_use:
             raise _not_pinned(source, root, self._directories, candidate.others)
         self._first_use.remember(candidate.pin_name, root)
-        self._output.note(f"pacball: trusting {source.name} from now on; compare its fingerprint: {fingerprint(root)}")
+        self._output.note(
+            f"pacball: trusting {candidate.scope or source.name} from now on; compare its fingerprint: {fingerprint(root)}"
+        )
         return Anchor(root, Mode.FIRST_USE)
 
 

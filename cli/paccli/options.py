@@ -17,7 +17,7 @@ From = Annotated[
     typer.Option(
         "--from",
         metavar="SOURCE[,SOURCE...]",
-        help="A store directory or an http(s) URL; several, also by repeating it, are used at once.",
+        help="A store directory, an http(s) URL, or rucio://SCOPE; several, also by repeating it, are used at once.",
     ),
 ]
 LimitRate = Annotated[

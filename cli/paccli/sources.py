@@ -1,9 +1,9 @@
-"""Opening what `--from` names: a store directory or a URL, or several of them, and their catalog, verified."""
+"""Opening what `--from` names: a store directory, a URL or a scope of Rucio, or several of them, and their catalog, verified."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, TypeVar
 from paccli.anchors import Anchor, Candidate, check_shown, find_anchor
 from paccli.catalogs import Catalogs, Warn
 from paccli.options import TrustOptions
-from paccli.output import Output
+from paccli.output import Output, date
 from paccli.places import state_dir
+from paccli.scopes import find_located, is_scope
 from paccli.settings import Settings, load_settings
 from pacstore.directory_source import DirectorySource
-from pacstore.errors import Corrupt, NotFound, PacballError, Refused
+from pacstore.errors import Corrupt, NotFound, PacballError, Refused, Unavailable, Untrusted
 from pacstore.install.trust import Mode, Trust
 from pacstore.limits import LIMITS
 from pacstore.marker import check_marker
@@ -25,6 +26,7 @@ from pacstore.source import Source
 from pacstore.storage import STORE_MARKER
 from pacstore.trust.client import VerifiedCatalog, open_catalog, open_insecurely
 from pacstore.trust.pins import fingerprint
+from pacstore.trust.remembered import remembered
 from pacstore.trust.targets import CatalogRelease
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class Opened:
     catalog: VerifiedCatalog
     _catalogs: Catalogs = field(repr=False)
     _several: bool = False
+    _scopes: Collection[str] = ()
 
     @property
     def root(self) -> bytes:
@@ -80,8 +83,20 @@ class Opened:
         except PacballError:
             if not self._several:
                 raise
-        self.catalog_of, self.catalog, value = self._catalogs.first(need)
+        try:
+            self.catalog_of, self.catalog, value = self._catalogs.first(need)
+        except (Untrusted, Unavailable) as error:
+            raise self._advised(error) from error
         return value
+
+    def _advised(self, error: Untrusted | Unavailable) -> PacballError:
+        """What else may be done where the catalog has expired that a release was registered with: nobody will sign that anew."""
+        signed_at = self.catalog.signed_at
+        if self.catalog_of not in self._scopes or not self.catalog.stale or self.as_of is not None or signed_at is None:
+            return error
+        advice = f"where nothing newer can be had, have it judged as of when it was signed: --as-of {date(signed_at)}"
+        kind = Untrusted if isinstance(error, Untrusted) else Unavailable
+        return kind(error.message, place=error.place, hint="; ".join(filter(None, (error.hint, advice))))
 
     def refresh(self, release: Release) -> CatalogRelease:
         """Ask all catalogs again for a release; that with the latest placement."""
@@ -90,11 +105,17 @@ class Opened:
 
 @contextmanager
 def opening(
-    where: Sequence[str] | None, trust: TrustOptions, output: Output, *, limit_rate: int | None = None
+    where: Sequence[str] | None,
+    trust: TrustOptions,
+    output: Output,
+    *,
+    limit_rate: int | None = None,
+    releases: Sequence[Release] = (),
 ) -> Iterator[Opened]:
     """The sources named `where`, or the configured ones, seen as one, with its catalog; closed with the context.
 
-    `limit_rate`: bytes a second, for all of them together. What the user must know of an expired catalog is told as it is
+    `limit_rate`: bytes a second, for all of them together. `releases`: those that are asked for, as far as that is known: of a
+    scope of Rucio nothing else is there but its catalog. What the user must know of an expired catalog is told as it is
     read, and each thing once. Raises Untrusted when no root is pinned for the source, and Refused, NotFound, Corrupt or
     Unavailable for what cannot be opened.
     """
@@ -108,48 +129,61 @@ def opening(
         if anchor.mode is Mode.INSECURE:
             return open_insecurely(source, root=anchor.root, now=time.time())
         state = state_dir() / "trust"
-        return open_catalog(source, root=anchor.root, state_dir=state, now=time.time(), as_of=as_of, warn=warn)
+        try:
+            return open_catalog(source, root=anchor.root, state_dir=state, now=time.time(), as_of=as_of, warn=warn)
+        except Untrusted as error:
+            kept = remembered(source, root=anchor.root, state_dir=state) if source.name in scopes else None
+            if kept is None:
+                raise
+            catalog = open_catalog(kept, root=anchor.root, state_dir=state, now=time.time(), as_of=as_of, warn=warn)
+            warn(f"{source.name}: the catalog there is not used, but the newest that was seen here: {error.message}")
+            return catalog
 
+    scopes: Collection[str] = ()
     with ExitStack() as stack:
-        if len(names) == 1:
+        if len(names) == 1 and not is_scope(names[0]):
             source = stack.enter_context(closing(_source(names[0], limit_rate, settings)))
             _check_store(source)
             anchor = find_anchor([Candidate(source, _store(names[0]))], trust, settings, output)
-            catalogs = Catalogs(lambda: [source], open_one, output)
+            catalogs, several = Catalogs(lambda: [source], open_one, output), False
         else:
 
             def examine(candidate: Candidate) -> None:
                 _check_store(candidate.source)
                 check_shown(candidate, anchor, trust)
 
-            source = joined = stack.enter_context(closing(_join(names, limit_rate, examine, settings)))
-            pairs = zip(joined.unexamined(), names, strict=True)
-            anchor = find_anchor([Candidate(one, _store(name)) for one, name in pairs], trust, settings, output)
-            joined.examine()
-            catalogs = Catalogs(joined.singles, open_one, output)
+            listed = _join(names, releases, limit_rate, examine, settings, output)
+            scopes = listed.scopes.keys()
+            source = joined = stack.enter_context(closing(listed.sources))
+            anchor = find_anchor(list(map(listed.candidate, joined.unexamined())), trust, settings, output)
+            # Bundles are fetched when something is asked of them.
+            joined.examine(but=listed.scopes)
+            catalogs, several = Catalogs(joined.singles, open_one, output), True
         catalog_of, catalog, _ = catalogs.first(lambda _: None)
-        yield Opened(source, anchor, as_of, catalog_of, catalog, catalogs, len(names) > 1)
+        yield Opened(source, anchor, as_of, catalog_of, catalog, catalogs, several, scopes)
 
 
 @contextmanager
-def opening_packs(where: Sequence[str], *, limit_rate: int | None = None) -> Iterator[Source]:
+def opening_packs(
+    where: Sequence[str], output: Output, *, limit_rate: int | None = None, releases: Sequence[Release] = ()
+) -> Iterator[Source]:
     """The sources named `where`, seen as one, for who knows what each byte must be: no catalog of theirs is looked at.
 
-    Raises Refused, NotFound, Corrupt or Unavailable for what cannot be opened, or is no store.
+    `releases`: as for `opening`. Raises Refused, NotFound, Corrupt or Unavailable for what cannot be opened, or is no store.
     """
     settings = load_settings()
     limit_rate = limit_rate or settings.rate_bytes_per_second
     names = _checked_names(split_names(where))
     with ExitStack() as stack:
-        if len(names) == 1:
+        if len(names) == 1 and not is_scope(names[0]):
             single = stack.enter_context(closing(_source(names[0], limit_rate, settings)))
             _check_store(single)
             yield single
             return
-        joined = _join(names, limit_rate, lambda candidate: _check_store(candidate.source), settings)
-        stack.enter_context(closing(joined))
-        joined.examine()
-        yield joined
+        listed = _join(names, releases, limit_rate, lambda candidate: _check_store(candidate.source), settings, output)
+        stack.enter_context(closing(listed.sources))
+        listed.sources.examine(but=listed.scopes)
+        yield listed.sources
 
 
 def _checked_names(names: list[str]) -> list[str]:
@@ -197,10 +231,28 @@ def _source(name: str, limit_rate: int | None, settings: Settings) -> Source:
     return MirrorList([BlockingPart(DirectorySource(store), throttle=throttle)], throttle=throttle)
 
 
+@dataclass(frozen=True)
+class _Listed:
+    """Several sources as one. `stores`: the directories of those that are one, `scopes`: for the datasets of Rucio, by name."""
+
+    sources: MirrorList
+    stores: Mapping[str, Path]
+    scopes: Mapping[str, str]
+
+    def candidate(self, source: Source) -> Candidate:
+        """One of them, by itself."""
+        return Candidate(source, self.stores.get(source.name), self.scopes.get(source.name, ""))
+
+
 def _join(
-    names: Sequence[str], limit_rate: int | None, examine: Callable[[Candidate], None], settings: Settings
-) -> MirrorList:
-    """Several sources as one, each of which has to pass `examine`."""
+    names: Sequence[str],
+    releases: Sequence[Release],
+    limit_rate: int | None,
+    examine: Callable[[Candidate], None],
+    settings: Settings,
+    output: Output,
+) -> _Listed:
+    """Several sources as one, each of which has to pass `examine`; what Rucio has comes after the others."""
     from paccli.network import list_limits_of, surroundings_of  # noqa: PLC0415
     from pacmirror.mirrors import MirrorList  # noqa: PLC0415
     from pacmirror.part import BlockingPart  # noqa: PLC0415
@@ -212,26 +264,42 @@ def _join(
 
     throttle = Throttle(limit_rate) if limit_rate is not None else None
     parts: list[Part] = []
-    stores: dict[str, Path | None] = {}
+    stores: dict[str, Path] = {}
     with ExitStack() as undo:
         for name in names:
             store = _store(name)
+            if is_scope(name):
+                continue
             part: Part
             if store is None:
                 part = HttpSource(name, limits=each, surroundings=surroundings, throttle=throttle)
             else:
                 part = BlockingPart(DirectorySource(store), throttle=throttle)
+                stores[part.name] = store
             undo.callback(part.close)
             parts.append(part)
-            stores[part.name] = store
-        joined = MirrorList(
-            parts,
-            examine=lambda source: examine(Candidate(source, stores[source.name])),
-            limits=together,
-            throttle=throttle,
+        located = find_located(
+            list(filter(is_scope, names)), releases, limits=each, surroundings=surroundings, throttle=throttle,
+            output=output, is_needed=not parts
+        )  # fmt: skip
+        for part in located.parts:
+            undo.callback(part.close)
+            parts.append(part)
+        listed = _Listed(
+            MirrorList(
+                parts,
+                examine=lambda source: examine(listed.candidate(source)),
+                limits=together,
+                throttle=throttle,
+                files_only=located.documents,
+                packs_only=located.packs_only,
+            ),
+            stores,
+            {name: str(address) for name, address in located.addresses.items()},
         )
+        located.join(listed.sources)
         undo.pop_all()
-    return joined
+    return listed
 
 
 def _check_store(source: Source) -> None:

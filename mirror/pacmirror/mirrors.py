@@ -101,13 +101,15 @@ class MirrorList:
         limit = self._throttle.bytes_per_second if self._throttle is not None else None
         return sum(speeds) if limit is None else min(sum(speeds), limit)
 
-    def examine(self) -> None:
-        """Examine all sources at once; those that take long while another one has passed are examined when they answer."""
+    def examine(self, *, but: Collection[str] = ()) -> None:
+        """Examine all sources at once, apart from those named in `but`, which are examined when something is asked of them;
+        those that take long while another one has passed are examined when they answer.
+        """
         started = self._members[0].clock()
         ended: queue.SimpleQueue[bool] = queue.SimpleQueue()
         left = 0
         for member in self._members:
-            if isinstance(member.part, _Examined):
+            if isinstance(member.part, _Examined) and member.name not in but:
                 left += 1
                 member.part.examine().result.add_done_callback(partial(_judge, member, ended))
         passed = False

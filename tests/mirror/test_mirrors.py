@@ -328,3 +328,29 @@ def test_an_iterator_may_be_left_early_and_a_list_closed():
         source.close()
         with pytest.raises(Unavailable, match="closed"):
             list(arriving)
+
+
+def test_some_may_be_asked_for_files_alone_and_others_for_packs_alone():
+    """As Rucio's storage elements, which have packs, and bundles, which have documents."""
+    examined = []
+    with (
+        serving({"store.json": b"{}"}) as documents,
+        serving({PATH: DATA, "store.json": b"other"}) as packs,
+        join(
+            packs, documents, files_only={documents.url}, packs_only={packs.url},
+            examine=lambda source: examined.append(source.name),
+        ) as source,
+    ):  # fmt: skip
+        source.examine(but={documents.url})
+        assert examined == []
+        check(source.ranges(cut(source)))
+        assert source.read("store.json", limit=10) == b"{}"
+        assert source.tail(PACK, length=10).pack_length == len(DATA)
+        assert examined == [documents.url]
+        assert not [request for request in documents.requests if request.path == PATH]
+        assert not [request for request in packs.requests if request.path != PATH]
+        assert [single.name for single in source.singles()] == [documents.url]
+        assert [single.name for single in source.carriers()] == [packs.url]
+        [carrier] = source.carriers()
+        assert carrier.blame(PackRange(PACK, 0, 1), Corrupt("is wrong", place="x")) == packs.url
+        assert source.states()[0].state is Condition.WRONG

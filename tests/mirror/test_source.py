@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from yarl import URL
 
 from pacmirror.limits import ClientLimits
 from pacmirror.source import HttpSource, parse_base_url
@@ -246,3 +247,32 @@ def test_no_base_urls(text):
     with pytest.raises(Refused, match=r"write for example https://") as caught:
         HttpSource(text)
     assert "u:p" not in str(caught.value)
+
+
+def test_files_may_be_elsewhere_than_in_a_store(daemon):
+    """Storage of others has layouts of its own."""
+    pack = URL(f"{daemon.url}/packs/ab/{PACK_ID}")
+
+    def locate(path):
+        if path.endswith(PACK_ID):
+            return pack
+        raise NotFound("has no replica of it", place=path)
+
+    with HttpSource(daemon.url, name="SITE-A", locate=locate) as source:
+        assert source.name == "SITE-A"
+        assert [bytes(data) for _, data in source.ranges(cut(1, 100))] == [PACK[:100]]
+        assert source.start_tail(PACK_DIGEST, length=10).result.result(10).data == PACK[-10:]
+        with pytest.raises(NotFound, match="no replica"):
+            list(source.ranges([PackRange(Digest(bytes(32)), 0, 1)]))
+        assert not source.states()[0].is_bad
+        with pytest.raises(NotFound):
+            source.read("store.json", limit=100)
+
+
+@pytest.mark.parametrize("elsewhere", ["http://127.0.0.2:1/x", "https://127.0.0.1/x", "http://127.0.0.1:1/x"])
+def test_nothing_is_asked_of_another_server_than_the_one_that_it_is_for(daemon, elsewhere):
+    """Its token, and its proxy, are for none other."""
+    with HttpSource(daemon.url, locate=lambda _: URL(elsewhere)) as source:
+        with pytest.raises(Refused, match="is not below"):
+            source.read("store.json", limit=100)
+        assert source.traffic.requests == 0

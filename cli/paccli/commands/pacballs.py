@@ -171,7 +171,7 @@ def _fetch(
     name = Release.parse(release)
     rate = parse_rate(limit_rate, place="--limit-rate") if limit_rate is not None else None
     started = time.monotonic()
-    with opening(source, believed, out, limit_rate=rate) as opened:
+    with opening(source, believed, out, limit_rate=rate, releases=[name]) as opened:
         entry = opened.release(name)
         trust = opened.trust
         with showing(out, quiet=quiet, sources=lambda: states_of(opened.source)) as shown:

@@ -284,7 +284,7 @@ def show(
         from pacstore.release import Release  # noqa: PLC0415
 
         name = Release.parse(release)
-        with opening(source, TrustOptions(root_keys, trust_on_first_use, as_of), output) as opened:
+        with opening(source, TrustOptions(root_keys, trust_on_first_use, as_of), output, releases=[name]) as opened:
             entry = opened.release(name)
             if provenance:
                 return _print_document(output, opened, entry)
@@ -424,7 +424,7 @@ def diff(
         from pacstore.release import Release  # noqa: PLC0415
 
         names = Release.parse(old), Release.parse(new)
-        with opening(source, TrustOptions(root_keys, trust_on_first_use, as_of), output) as opened:
+        with opening(source, TrustOptions(root_keys, trust_on_first_use, as_of), output, releases=names) as opened:
             before, after = (opened.release(name) for name in names)
             documents = fetch_documents(opened.source, before), fetch_documents(opened.source, after)
             placement = fetch_placement(opened.source, after, documents[1].manifest)

@@ -101,7 +101,7 @@ def install(
             )
         rate = parse_rate(limit_rate, place="--limit-rate") if limit_rate is not None else None
         believed = TrustOptions(root_keys, trust_on_first_use, as_of, insecure)
-        with opening(source, believed, output, limit_rate=rate) as opened:
+        with opening(source, believed, output, limit_rate=rate, releases=[name]) as opened:
             _install(opened, name, where, output, options, allowed=allow_withdrawn, plan_only=plan_only, quiet=quiet)
 
 

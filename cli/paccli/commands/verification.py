@@ -85,7 +85,7 @@ def verify(
             from pacstore.install.upkeep.repair import repair as repair_releases  # noqa: PLC0415
 
             given = source or load_settings().sources
-            supply = _Supply(source, trust, output, stack, rate) if given else None
+            supply = _Supply(source, trust, output, stack, rate, chosen) if given else None
             options = InstallOptions(workers=readers.threads)
             repaired = repair_releases(
                 where, chosen, supply=supply, progress=shown, now=time.time, options=options, readers=readers
@@ -102,8 +102,15 @@ class _Supply:
     """A source that is opened, and whose catalog is verified, only when something is missing."""
 
     def __init__(
-        self, where: list[str] | None, trust: TrustOptions, output: Output, stack: ExitStack, limit_rate: int | None
+        self,
+        where: list[str] | None,
+        trust: TrustOptions,
+        output: Output,
+        stack: ExitStack,
+        limit_rate: int | None,
+        releases: Sequence[Release],
     ) -> None:
+        self._releases = releases
         self._limit_rate = limit_rate
         self._where = where
         self._trust = trust
@@ -139,7 +146,9 @@ class _Supply:
         from paccli.sources import opening  # noqa: PLC0415
 
         if self._opened is None:
-            opened = opening(self._where, self._trust, self._output, limit_rate=self._limit_rate)
+            opened = opening(
+                self._where, self._trust, self._output, limit_rate=self._limit_rate, releases=self._releases
+            )
             self._opened = self._stack.enter_context(opened)
         return self._opened
 

@@ -88,7 +88,8 @@ def export_releases(
         split_bytes = parse_bytes(split, place="--split") if split is not None else None
         rate = parse_rate(limit_rate, place="--limit-rate") if limit_rate is not None else None
         started = time.monotonic()
-        with opening(source, TrustOptions(root_keys, trust_on_first_use, as_of), out, limit_rate=rate) as opened:
+        believed = TrustOptions(root_keys, trust_on_first_use, as_of)
+        with opening(source, believed, out, limit_rate=rate, releases=(*wanted, *held)) as opened:
             for name in (*wanted, *held):
                 opened.release(name)  # which says what there is instead, and refuses what has expired
             with showing(out, quiet=quiet, sources=lambda: states_of(opened.source)) as shown:
@@ -163,7 +164,7 @@ def import_volumes(
         check_may_write(to)
         rate = parse_rate(limit_rate, place="--limit-rate") if limit_rate is not None else None
         started = time.monotonic()
-        with _volumes(files) as volumes, _packs_from(source, rate) as others:
+        with _volumes(files) as volumes, _packs_from(source, volumes, rate, out) as others:
             store = judging.open_target(to)
             root = _trusted_root(volumes[0], store, root_keys, out, on_first_use=trust_on_first_use)
             with showing(out, quiet=quiet, sources=lambda: states_of(others) if others else ()) as shown:
@@ -187,14 +188,17 @@ def _volumes(files: Sequence[Path]) -> Iterator[list[Volume]]:
 
 
 @contextmanager
-def _packs_from(where: Sequence[str] | None, rate: int | None) -> Iterator[Source | None]:
+def _packs_from(
+    where: Sequence[str] | None, volumes: Sequence[Volume], rate: int | None, output: Output
+) -> Iterator[Source | None]:
     """The sources that are named, as one; None if none is."""
     if not where:
         yield None
         return
     from paccli.sources import opening_packs  # noqa: PLC0415
 
-    with opening_packs(where, limit_rate=rate) as source:
+    releases = volumes[0].contents.releases if volumes else ()
+    with opening_packs(where, output, limit_rate=rate, releases=releases) as source:
         yield source
 
 

@@ -242,9 +242,10 @@ def open_catalog(
     """
     check_root(root, place="the pinned root")
     place = f"{source.name}/catalog"
-    state = state_dir / fingerprint(root)[:32]
+    metadata = metadata_dir(root, state_dir)
+    state = metadata.parent
     private.make_directory(state)
-    metadata, floor_dir, clock_dir, seen_dir = (state / name for name in ("metadata", "floor", "clock", "seen"))
+    floor_dir, clock_dir, seen_dir = (state / name for name in ("floor", "clock", "seen"))
     fetcher = SourceFetcher(source, last_root=_last_root(root))
     with locking(state / "lock", lock_seconds, sweeping=(state, metadata, floor_dir, clock_dir, seen_dir)) as locked:
         lineage.inherit(state, root, records=(floor_dir.name, clock_dir.name), files=(seen_dir.name,))
@@ -261,6 +262,11 @@ def open_catalog(
             clock.advance(moment, keys, expires=catalog.expires)
         lineage.record(state, updater, directory, pinned_version=verify_root(root).version)
     return catalog
+
+
+def metadata_dir(root: bytes, state_dir: Path) -> Path:
+    """Where the client with this pinned root keeps the metadata that it has verified: a cache, which may not be there."""
+    return state_dir / fingerprint(root)[:32] / "metadata"
 
 
 def open_insecurely(source: Source, *, root: bytes, now: float) -> VerifiedCatalog:

@@ -53,7 +53,7 @@ class RucioSource:
         self.did = did
         self.lengths = replicas.lengths
         """Of each file that is ours, in bytes, as Rucio says."""
-        self.documents = bundled(did, replicas)[0]
+        self.documents = bundled(did, replicas)
         with ExitStack() as undo:
             storages = open_storages(
                 replicas, place=str(did), limits=each, surroundings=surroundings, throttle=throttle
@@ -149,19 +149,20 @@ def find_replicas(catalogue: RucioCatalogue, did: Did, *, expression: str = "", 
         )
         return parse_replicas(islice(rows, _FILES))
 
-    replicas = catalogue.ask(did, ask, hint="pacball rucio status tells what is registered")
+    hint = "pacball rucio status tells what is registered"
+    if expression:
+        hint = f"see which RSEs these are: rucio rse list --rses '{expression}'"
+    place = f"{did} at {expression}" if expression else str(did)
+    replicas = catalogue.ask(place, ask, hint=hint)
     if not replicas.lengths:
-        raise NotFound(
-            "is no dataset that Rucio has replicas of",
-            place=str(did),
-            hint="pacball rucio status tells what is registered",
-        )
+        raise NotFound("is no dataset that Rucio has replicas of", place=place, hint=hint)
     return replicas
 
 
-def bundled(did: Did, replicas: Replicas) -> list[BundledDocuments]:
-    """What is in each bundle of a dataset, one as a rule. Raises NotFound where it has none."""
+def bundled(did: Did, replicas: Replicas, *, preferred: Digest | None = None) -> BundledDocuments:
+    """What is in the bundle of a dataset: the `preferred` one if it has several. Raises NotFound where it has none."""
     if not replicas.bundles:
         hint = "pacball rucio register makes datasets that have one"
         raise NotFound("has no bundle, which names what is in its packs", place=str(did), hint=hint)
-    return [BundledDocuments(str(did), digest, replicas.lengths[digest]) for digest in replicas.bundles]
+    digest = preferred if preferred in replicas.bundles else replicas.bundles[0]
+    return BundledDocuments(str(did), digest, replicas.lengths[digest])
