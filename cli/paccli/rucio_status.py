@@ -15,7 +15,7 @@ _NAMED = 20
 
 def describe(dataset: DatasetStatus, *, every_rule: bool) -> Iterator[str]:
     """A dataset in lines for people. Rules that are fulfilled are counted, unless `every_rule` is wanted."""
-    yield f"{dataset.did}: {_kind(dataset)}, {dataset.files} files, {size(dataset.bytes)}"
+    yield f"{dataset.did}: {_kind(dataset)}, {_count(dataset.files, 'file')}, {size(dataset.bytes)}"
     complete = dataset.complete_at
     if complete:
         more = f" and {len(complete) - _NAMED} more" if len(complete) > _NAMED else ""
