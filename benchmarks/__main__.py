@@ -23,6 +23,7 @@ from benchmarks import (
     ours,
     pacballs,
     peers,
+    rucio,
     scale,
     scratch,
     serving,
@@ -45,6 +46,7 @@ GROUPS: dict[str, Callable[[Bench], Outcome]] = {
     "mirrors": mirrors.measure,
     "pacballs": pacballs.measure,
     "catalog": catalog.measure,
+    "rucio": rucio.measure,
 }
 BUSY_LOAD = 0.5
 

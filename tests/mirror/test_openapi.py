@@ -75,7 +75,7 @@ def test_publishing_is_answered_as_described(tmp_path):
         # Pieces are of a type that the program cannot make.
         words += ("--exclude-operation-id", "appendToUpload", "--phases", "coverage")
         said = ask(made.daemon.url, tmp_path, "--include-path-regex", "^/v1/publications/", *words)
-        assert "Tested: 10" in said, said[-1500:]
+        assert "Tested: 12" in said, said[-1500:]
         assert made.origin.listed() == []
 
 

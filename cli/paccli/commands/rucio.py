@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,14 +17,20 @@ from paccli.options import (
     Quiet,
     ReleaseName,
     RootKeys,
-    StoreDir,
     TrustOptions,
 )
 from paccli.output import Output, fields, reporting, size
 
 if TYPE_CHECKING:
+    from pacmirror.delivery.rucio.material import Supply
     from pacmirror.delivery.rucio.registering import Registered
+    from pacmirror.uploads.client import HttpOrigin
+    from pacstore.release import Release
 
+AtStore = Annotated[Path | None, typer.Option("--store", metavar="DIR", help="The store, where it is.")]
+AtOrigin = Annotated[
+    str | None, typer.Option("--from", metavar="URL", help="The origin that has the store; or the store's directory.")
+]
 Rse = Annotated[str, typer.Option("--rse", metavar="RSE", help="The RSE whose files the store has.")]
 Scope = Annotated[str, typer.Option("--scope", metavar="SCOPE", help="The scope of the releases.")]
 Account = Annotated[
@@ -49,10 +55,8 @@ def bridging() -> Iterator[None]:
 def register(
     release: ReleaseName,
     rse: Rse,
-    store: Annotated[Path | None, typer.Option("--store", metavar="DIR", help="The store, as --from.")] = None,
-    source: Annotated[
-        str | None, typer.Option("--from", metavar="STORE", help="The store's directory, on the machine where it is.")
-    ] = None,
+    store: AtStore = None,
+    source: AtOrigin = None,
     scope: Scope = "sw",
     create_scope: Annotated[bool, typer.Option("--create-scope", help="Make the scope if there is none.")] = False,
     pacball: Annotated[
@@ -68,48 +72,62 @@ def register(
     """Register a release in Rucio: its packs, manifest and a bundle as files at the store's RSE, in one closed dataset.
 
     Rucio alone is enough to install it then. The same command again changes nothing, or continues what was interrupted. The
-    release is pinned in the store.
+    release is pinned in the store. --from URL needs a token of the origin that allows to publish that line.
     """
     with reporting(as_json=as_json, progress=progress) as out, bridging():
-        from paccli.owners import check_may_write  # noqa: PLC0415
-        from paccli.progress import showing  # noqa: PLC0415
-        from paccli.sources import opening  # noqa: PLC0415
+        from pacmirror.delivery.rucio import registering  # noqa: PLC0415
         from pacmirror.delivery.rucio.catalogue import RucioCatalogue  # noqa: PLC0415
-        from pacmirror.delivery.rucio.material import StoreMaterial  # noqa: PLC0415
         from pacmirror.delivery.rucio.naming import check_rse, check_scope  # noqa: PLC0415
-        from pacmirror.delivery.rucio.registering import Target, register  # noqa: PLC0415
         from pacstore.release import Release  # noqa: PLC0415
-        from pacstore.store import Store  # noqa: PLC0415
 
-        name, path = Release.parse(release), _store_path(store, source)
+        name, where = Release.parse(release), _where(store, source)
         check_rse(rse)
         check_scope(scope)
-        check_may_write(path)
         started = time.monotonic()
-        target = Target(rse, scope, make_scope=create_scope, with_pacball=pacball)
-        trust = TrustOptions(root_keys, on_first_use=False)
-        with Store.open(path, writable=True) as opened, opening([str(path)], trust, out) as catalog:
-            catalogue = RucioCatalogue.connect(account=account)
-            with showing(out, quiet=quiet) as shown:
-                material = StoreMaterial(
-                    opened, lambda: catalog.refresh(name), root=catalog.root, clock=time.time, progress=shown
-                )
-                done = register(catalogue, material, target)
+        target = registering.Target(rse, scope, make_scope=create_scope, with_pacball=pacball)
+        with _supplying(where, name, root_keys, out, quiet=quiet) as supply:
+            done = registering.register(RucioCatalogue.connect(account=account), supply, target)
         _print_registered(out, done, name, time.monotonic() - started)
 
 
-def _store_path(store: Path | None, source: str | None) -> Path:
+@contextmanager
+def _supplying(where: str, name: Release, root_keys: Path | None, out: Output, *, quiet: bool) -> Iterator[Supply]:
+    """The release in the store or at the origin `where`, whose catalog is verified first."""
+    from paccli.owners import check_may_write  # noqa: PLC0415
+    from paccli.progress import showing  # noqa: PLC0415
+    from paccli.sources import opening  # noqa: PLC0415
+    from pacmirror.delivery.rucio.material import OriginSupply, StoreSupply  # noqa: PLC0415
+    from pacstore.store import Store  # noqa: PLC0415
+
+    trust = TrustOptions(root_keys, on_first_use=False)
+    if "://" in where:
+        with _origin(where) as origin, opening([where], trust, out) as opened, showing(out, quiet=quiet):
+            yield OriginSupply(origin, opened.source, opened.release(name))
+        return
+    check_may_write(Path(where))
+    with Store.open(Path(where), writable=True) as store, opening([where], trust, out) as opened:
+        entry = opened.release(name)
+        with showing(out, quiet=quiet) as shown:
+            yield StoreSupply(store, entry, opened.root, time.time, shown)
+
+
+def _origin(url: str) -> HttpOrigin:
+    from paccli.network import limits_of, surroundings_of  # noqa: PLC0415
+    from paccli.settings import load_settings  # noqa: PLC0415
+    from pacmirror.uploads.client import HttpOrigin  # noqa: PLC0415
+
+    settings = load_settings()
+    return HttpOrigin(url, limits=limits_of(settings), surroundings=surroundings_of(settings))
+
+
+def _where(store: Path | None, source: str | None) -> str:
+    """The store's directory, or the origin's URL."""
     from pacstore.errors import Refused  # noqa: PLC0415
 
     if (store is None) == (source is None):
-        raise Refused("name the store, once", place="--store", hint="--store DIR, where the store is")
-    if source is not None and "://" in source:
-        raise Refused(
-            "a store can be registered only where it is: its files are read there, and the release is pinned in it",
-            place=source,
-            hint="run the same command on that machine, with --store DIR",
-        )
-    return store if store is not None else Path(str(source))
+        hint = "--store DIR where the store is, or --from URL"
+        raise Refused("name the store, once", place="--store", hint=hint)
+    return str(store) if store is not None else str(source)
 
 
 def _print_registered(out: Output, done: Registered, name: object, seconds: float) -> None:
@@ -134,7 +152,8 @@ def _print_registered(out: Output, done: Registered, name: object, seconds: floa
 def retire(
     release: ReleaseName,
     rse: Rse,
-    store: StoreDir,
+    store: AtStore = None,
+    source: AtOrigin = None,
     scope: Scope = "sw",
     delete_rules: Annotated[
         bool, typer.Option("--delete-rules", help="Also delete the rules on its datasets, whoever made them.")
@@ -147,18 +166,15 @@ def retire(
     Files that other releases use stay. Registering it again takes that back.
     """
     with reporting(as_json=as_json) as out, bridging():
-        from paccli.owners import check_may_write  # noqa: PLC0415
+        from pacmirror.delivery.rucio import retiring  # noqa: PLC0415
         from pacmirror.delivery.rucio.catalogue import RucioCatalogue  # noqa: PLC0415
-        from pacmirror.delivery.rucio.material import unpin_release  # noqa: PLC0415
-        from pacmirror.delivery.rucio.retiring import retire  # noqa: PLC0415
         from pacstore.release import Release  # noqa: PLC0415
-        from pacstore.store import Store  # noqa: PLC0415
 
-        name = Release.parse(release)
-        check_may_write(store)
-        with Store.open(store, writable=True) as opened:
-            done = retire(RucioCatalogue.connect(account=account), name, rse=rse, scope=scope, with_rules=delete_rules)
-            was_pinned = unpin_release(opened, name)
+        name, where = Release.parse(release), _where(store, source)
+        with _keeper(where) as take_back:
+            catalogue = RucioCatalogue.connect(account=account)
+            done = retiring.retire(catalogue, name, rse=rse, scope=scope, with_rules=delete_rules)
+            was_pinned = take_back(name)
         for did in done.datasets:
             out.text(f"retired {did}")
         rules = f", {done.rules} rules deleted" if done.rules else ""
@@ -168,3 +184,19 @@ def retire(
             {"release": str(name), "rse": rse, "datasets": [str(did) for did in done.datasets], "files": done.files,
              "rules": done.rules, "was_pinned": was_pinned}
         )  # fmt: skip
+
+
+@contextmanager
+def _keeper(where: str) -> Iterator[Callable[[Release], bool]]:
+    """What takes back that the store or origin `where` keeps a release."""
+    from paccli.owners import check_may_write  # noqa: PLC0415
+    from pacstore.consignment import take_back  # noqa: PLC0415
+    from pacstore.store import Store  # noqa: PLC0415
+
+    if "://" in where:
+        with _origin(where) as origin:
+            yield origin.take_back
+        return
+    check_may_write(Path(where))
+    with Store.open(Path(where), writable=True) as store:
+        yield lambda name: take_back(store, name)

@@ -13,6 +13,7 @@ from pacmirror.base_url import parse_base_url
 from pacmirror.limits import ClientLimits
 from pacmirror.session import open_session
 from pacmirror.surroundings import Surroundings
+from pacmirror.uploads.consignments import CONSIGNMENT_BYTES, parse_consignment
 from pacmirror.uploads.sender import Sender
 from pacstore.digest import DIGEST_BYTES, Digest
 from pacstore.errors import Corrupt, PacballError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
+    from pacstore.consignment import Consignment
     from pacstore.release import Release
     from pacstore.storage import ObjectKind
 
@@ -111,6 +113,17 @@ class HttpOrigin:
             raise self._strange()
         roles = {one.get("role") for one in waiting if isinstance(one, dict)}
         return not set(change.roles) & roles
+
+    def consign(self, release: Release, known: Digest | None, *, with_pacball: bool) -> Consignment:
+        """Let a release be kept as it is, for who registers it elsewhere. Raises Refused, NotFound, Corrupt, Unavailable."""
+        body = json.dumps({"bundle": known.hex if known is not None else None, "pacball": with_pacball}).encode()
+        path = f"v1/publications/{release}/consignment"
+        data = self._loop.call(self._sender.ask("POST", path, data=body, kind=_JSON, most=CONSIGNMENT_BYTES))
+        return parse_consignment(data, place=self._base)
+
+    def take_back(self, release: Release) -> bool:
+        """Let a release be kept for that no longer; whether it was kept."""
+        return self._ask("DELETE", f"v1/publications/{release}/consignment", b"").get("was_kept") is True
 
     def end(self, release: Release) -> None:
         """Say that nothing more comes; where that cannot be said, the origin finds out by itself."""

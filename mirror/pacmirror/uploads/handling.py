@@ -15,6 +15,7 @@ from aiohttp import ClientError, StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from pacmirror.access import TOKEN
+from pacmirror.uploads.consignments import encode_consignment
 from pacmirror.uploads.intake import Intake
 from pacmirror.uploads.publications import Publications
 from pacmirror.uploads.refusals import Wrong, answer_refusal, as_sent
@@ -156,6 +157,26 @@ async def commit_change(request: web.Request) -> web.StreamResponse:
     return _json(_outcome(await request.app[PUBLICATIONS].commit(_owner(request), release, data)))
 
 
+@refusing
+async def consign_release(request: web.Request) -> web.StreamResponse:
+    """Keep a release as it is, and say with which checksums it is registered elsewhere."""
+    value = _object(await _read(request, _DOCUMENT_BYTES))
+    if not set(value) <= {"bundle", "pacball"} or type(value.get("pacball", False)) is not bool:
+        raise Wrong("has not just bundle, an id or null, and pacball, true or false", place="the body")
+    known = None if value.get("bundle") is None else _digest(value["bundle"])
+    made = await request.app[PUBLICATIONS].consign(
+        _owner(request), _release(request), known, with_pacball=value.get("pacball", False) is True
+    )
+    return _json(encode_consignment(made))
+
+
+@refusing
+async def take_back_release(request: web.Request) -> web.StreamResponse:
+    """Keep a release for others no longer."""
+    _check_plain(request)
+    return _json({"was_kept": await request.app[PUBLICATIONS].take_back(_release(request))})
+
+
 PUBLISHING_ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/v1/publications/{release}", begin_publication),
     ("DELETE", "/v1/publications/{release}", end_publication),
@@ -167,6 +188,8 @@ PUBLISHING_ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/v1/publications/{release}/placement", make_placement),
     ("GET", "/v1/publications/{release}/change", get_change),
     ("POST", "/v1/publications/{release}/change", commit_change),
+    ("POST", "/v1/publications/{release}/consignment", consign_release),
+    ("DELETE", "/v1/publications/{release}/consignment", take_back_release),
 )
 """Method, path, handler: what takes a body, or changes something."""
 

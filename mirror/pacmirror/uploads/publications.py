@@ -18,16 +18,19 @@ from pacmirror.tasks import Tasks, keep_doing
 from pacmirror.threads import start_thread
 from pacmirror.turns import Turns
 from pacmirror.uploads.refusals import Later, TooMany
+from pacstore.consignment import Consignment, consign, take_back
 from pacstore.errors import NotFound, Refused
 from pacstore.incoming import publication
 from pacstore.incoming.damage import of_the_store
 from pacstore.incoming.publication import Placed
 from pacstore.packing import PackingOptions
+from pacstore.progress import Silent
 from pacstore.trust.change import Change
 from pacstore.trust.entries import line_role
 from pacstore.trust.keyring import KeyRing
 from pacstore.trust.metadata import Expiry
 from pacstore.trust.repository import Catalog, Outcome
+from pacstore.volumes.judging import first_root
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from pacmirror.config import Config
     from pacmirror.uploads.intake import Intake
     from pacmirror.watch import Watch
+    from pacstore.digest import Digest
     from pacstore.release import Release
     from pacstore.store import Store
     from pacstore.trust.targets import CatalogRelease, SignedDocument
@@ -187,6 +191,31 @@ class Publications(Service):
 
         digest = await start_thread(lambda: hashlib.sha256(data).digest(), name=_THREAD)
         return await self._job((owner, (release, digest)), work)
+
+    async def consign(self, owner: str, release: Release, known: Digest | None, *, with_pacball: bool) -> Consignment:
+        """What is to be said elsewhere of a release that the catalog has, and pin it. `known`: the bundle that it has there.
+
+        Raises AtWork, NotFound where the catalog does not have it, and what `pacstore.consignment.consign` raises.
+        """
+        store = self._intake.store
+
+        @of_the_store()
+        def work() -> Consignment:
+            entry = self._catalog(store).release(release)
+            root = first_root(store)
+            if entry is None or root is None:
+                raise NotFound("is not in the catalog", place=str(release), hint="publish it first")
+            return consign(
+                store, entry, known=known, with_pacball=with_pacball, root=root, clock=time.time, progress=Silent()
+            )
+
+        key = owner, ("consign", release, known, with_pacball)
+        return await self._job(key, lambda: start_thread(work, name=_THREAD))
+
+    async def take_back(self, release: Release) -> bool:
+        """Keep a consigned release for that no longer; whether it was kept for it."""
+        store = self._intake.store
+        return await start_thread(lambda: of_the_store()(take_back)(store, release), name=_THREAD)
 
     async def close(self, owner: str, release: Release) -> None:
         """The client is done: nothing is kept for it any longer."""

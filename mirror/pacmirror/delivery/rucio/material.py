@@ -1,118 +1,128 @@
-"""Material: what a store has of a release, for registering: its files with their checksums, its bundle, its pin."""
+"""Material: where what is registered of a release comes from: a store on this machine, or an origin over HTTP."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
 
 from pacmirror.delivery.rucio.catalogue import FileRecord
 from pacmirror.delivery.rucio.naming import FileKind, file_name
-from pacstore.checksums import checksums_of_all
+from pacmirror.uploads.client import HttpOrigin
+from pacstore.consignment import OWNER, Consignment, consign, take_back
 from pacstore.digest import Digest
-from pacstore.documents import read_manifest, read_placement
-from pacstore.errors import NotFound, Refused, Unavailable
-from pacstore.holding import packs_of
-from pacstore.ledger import orders, pins
-from pacstore.pacball.recording import record_digests
+from pacstore.errors import Corrupt, Unavailable
+from pacstore.ledger.checksums import Checksums, Named
 from pacstore.pacball.stub import file_name as pacball_name
 from pacstore.progress import Progress
-from pacstore.release import Release
-from pacstore.storage import Clock
+from pacstore.source import Source
+from pacstore.storage import Clock, ObjectKind
 from pacstore.store import Store
 from pacstore.trust.targets import CatalogRelease
-from pacstore.volumes.bundle import bundle_file, make_bundle, open_bundle
+from pacstore.volumes.expected import packs_named
 
-PIN_OWNER = "rucio"
+PIN_OWNER = OWNER
 """For whom registered releases are pinned."""
 
 
-class StoreMaterial:
-    """What the writable `store` has of `entry`, which `find` reads from the verified catalog. `root` is trusted."""
+@dataclass(frozen=True)
+class Material:
+    """The files of a release's dataset, the `bundle` among them, and the pacball, None unless asked for.
 
-    def __init__(
-        self, store: Store, find: Callable[[], CatalogRelease], *, root: bytes, clock: Clock, progress: Progress
-    ) -> None:
-        self.store = store
-        self.entry = find()
-        self._find = find
-        self._root = root
-        self._clock = clock
-        self._progress = progress
+    `is_new`: whether the release was not kept for this before.
+    """
 
-    def pin(self) -> bool:
-        """Keep the release, with this placement, from now on; whether it was not kept before.
+    bundle: Digest
+    files: tuple[FileRecord, ...]
+    pacball: FileRecord | None
+    is_new: bool
 
-        Raises Unavailable where it got another placement at this moment.
+
+class Supply(Protocol):
+    """Where the release `entry`, which a verified catalog names, is whole."""
+
+    @property
+    def entry(self) -> CatalogRelease:
+        """The release."""
+
+    def consign(self, known: Digest | None, *, with_pacball: bool) -> Material:
+        """All that is to be registered, of a release that is kept from now on as it is.
+
+        The bundle is the one that is `known` to Rucio, or the one of now. Raises NotFound for what is not there, Corrupt,
+        Refused, Unavailable.
         """
-        is_new = pin_release(self.store, self.entry, now=self._clock())
-        # A repack that had looked for pins before has its catalog in force by now, or sees ours.
-        if self._find() != self.entry:
-            raise Unavailable("has just changed", place=str(self.entry.release), hint="run the same command again")
-        return is_new
 
-    def unpin(self) -> None:
-        """Take the pin back."""
-        unpin_release(self.store, self.entry.release)
-
-    def bundle(self, known: Digest | None) -> Digest:
-        """The bundle that is `known` to Rucio, or that of now. Raises NotFound where the store has not that which is known."""
-        if known is None:
-            return make_bundle(self.store, self.entry.release, root=self._root, clock=self._clock).digest
-        name = file_name(FileKind.BUNDLE, known)
-        try:
-            with closing(open_bundle(bundle_file(self.store, known))) as volume:
-                if volume.contents.releases != (self.entry.release,):
-                    message = f"is in Rucio as the bundle of {self.entry.release}, and is of another release"
-                    raise Refused(
-                        message, place=name, hint="somebody has changed the dataset's sw_bundle: set it right"
-                    )
-        except NotFound as error:
-            message = f"is the bundle of {self.entry.release} in Rucio, but is not in {self.store.path}"
-            hint = "put it there from another RSE or a backup: pacball store restore; its name must not change any more"
-            raise NotFound(message, place=name, hint=hint) from error
-        return known
-
-    def files(self, bundle: Digest) -> Sequence[FileRecord]:
-        """The bundle, the manifest and all packs. Each was read and compared with its id when its checksums were taken."""
-        storage = self.store.storage
-        packs = packs_of(read_placement(storage, self.entry, read_manifest(storage, self.entry)))
-        wanted = [
-            (FileKind.BUNDLE, bundle),
-            (FileKind.MANIFEST, self.entry.manifest.digest),
-            *((FileKind.PACK, pack) for pack in sorted(packs)),
-        ]
-        taken = checksums_of_all(
-            self.store, [(kind.object_kind, digest) for kind, digest in wanted], progress=self._progress
-        )
-        records = []
-        for kind, digest in wanted:
-            one = taken[kind.object_kind, digest]
-            records.append(FileRecord(file_name(kind, digest), True, one.length, one.adler32, one.md5))
-        return records
-
-    def pacball(self) -> FileRecord:
-        """The pacball; its digests are taken if they were not before."""
-        digests = record_digests(self.store, self.entry, self._progress)
-        name = pacball_name(self.entry.release, self.entry.tree_digest)
-        return FileRecord(name, True, digests.total_bytes, f"{digests.adler32:08x}", digests.md5.hex())
+    def take_back(self) -> None:
+        """Keep the release for this no longer."""
 
 
-def pin_release(store: Store, entry: CatalogRelease, *, now: float) -> bool:
-    """Keep a release for Rucio; whether it was not kept for it before."""
-    with store.ledger.reading() as connection:
-        if _is_pinned(pins.listed(connection, now=now), entry):
-            return False
-    pin = pins.Pin(str(entry.release), PIN_OWNER, "registered in Rucio", made_at=now)
-    with orders.changing(store.ledger) as connection:
-        pins.add(connection, pin)
-    return True
+@dataclass(frozen=True)
+class StoreSupply:
+    """The writable `store`, which has `entry` in its catalog. `root` is trusted."""
+
+    store: Store
+    entry: CatalogRelease
+    root: bytes
+    clock: Clock
+    progress: Progress
+
+    def consign(self, known: Digest | None, *, with_pacball: bool) -> Material:
+        """As the protocol says."""
+        made = consign(
+            self.store, self.entry, known=known, with_pacball=with_pacball, root=self.root, clock=self.clock,
+            progress=self.progress,
+        )  # fmt: skip
+        return material_of(self.entry, made)
+
+    def take_back(self) -> None:
+        """As the protocol says."""
+        take_back(self.store, self.entry.release)
 
 
-def unpin_release(store: Store, release: Release) -> bool:
-    """Keep a release for Rucio no longer; whether it was kept for it."""
-    with orders.changing(store.ledger) as connection:
-        return pins.remove(connection, str(release), PIN_OWNER)
+@dataclass(frozen=True)
+class OriginSupply:
+    """The `origin` over HTTP, of whose catalog `entry` is; `source` is the same origin, for documents."""
+
+    origin: HttpOrigin
+    source: Source
+    entry: CatalogRelease
+
+    def consign(self, known: Digest | None, *, with_pacball: bool) -> Material:
+        """As the protocol says. The checksums are the origin's word; which files there are, and how long, is the catalog's."""
+        made = self.origin.consign(self.entry.release, known, with_pacball=with_pacball)
+        if made.placement_number != self.entry.placement_number:
+            hint = "run the same command again"
+            raise Unavailable("has just changed", place=str(self.entry.release), hint=hint)
+        self._check(made, known, with_pacball=with_pacball)
+        return material_of(self.entry, made)
+
+    def take_back(self) -> None:
+        """As the protocol says."""
+        self.origin.take_back(self.entry.release)
+
+    def _check(self, made: Consignment, known: Digest | None, *, with_pacball: bool) -> None:
+        expected = {(ObjectKind.PACK, pack): length for pack, length in packs_named(self.source, self.entry).items()}
+        expected[ObjectKind.MANIFEST, self.entry.manifest.digest] = self.entry.manifest.length
+        said = {one: checksums.length for one, checksums in made.objects.items()}
+        said.pop((ObjectKind.BUNDLE, made.bundle))
+        if said != expected or known not in (None, made.bundle) or (made.pacball is None) == with_pacball:
+            message = f"says other files of {self.entry.release} than its catalog"
+            raise Corrupt(
+                message, place=self.origin.name, hint="tell its operator; pacball store check says more there"
+            )
 
 
-def _is_pinned(listed: Sequence[pins.Pin], entry: CatalogRelease) -> bool:
-    return any(pin.owner == PIN_OWNER and pin.name == str(entry.release) and pin.until is None for pin in listed)
+def material_of(entry: CatalogRelease, made: Consignment) -> Material:
+    """What a consignment of `entry` is in Rucio."""
+    name = pacball_name(entry.release, entry.tree_digest)
+    pacball = _record(name, made.pacball) if made.pacball is not None else None
+    return Material(made.bundle, tuple(_records(made.objects)), pacball, made.is_new)
+
+
+def _records(objects: Mapping[Named, Checksums]) -> Iterable[FileRecord]:
+    for (kind, digest), checksums in objects.items():
+        yield _record(file_name(FileKind(kind.value.removesuffix("s")), digest), checksums)
+
+
+def _record(name: str, checksums: Checksums) -> FileRecord:
+    return FileRecord(name, True, checksums.length, checksums.adler32, checksums.md5)

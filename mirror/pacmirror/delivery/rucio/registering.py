@@ -7,21 +7,19 @@ at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
 
-from pacmirror.delivery.rucio.catalogue import CollectionRecord, FileRecord, RucioCatalogue
+from pacmirror.delivery.rucio.catalogue import CollectionRecord, RucioCatalogue
+from pacmirror.delivery.rucio.material import Material, Supply
 from pacmirror.delivery.rucio.naming import (
     Did,
-    FileKind,
     MetadataKey,
     check_names,
     check_rse,
     container_name,
     dataset_name,
-    file_name,
     metadata_of,
     pacball_dataset_name,
 )
@@ -32,35 +30,6 @@ from pacstore.trust.targets import CatalogRelease
 
 _ROUNDS = 3
 _AGAIN = "run the same command again"
-
-
-class Material(Protocol):
-    """What a store has of the release `entry`, which its verified catalog names."""
-
-    @property
-    def entry(self) -> CatalogRelease:
-        """The release."""
-
-    def bundle(self, known: Digest | None) -> Digest:
-        """The bundle that goes into the dataset: the one that is `known` to Rucio, or the one of now, made if need be.
-
-        Raises NotFound where that which is known is not in the store.
-        """
-
-    def files(self, bundle: Digest) -> Sequence[FileRecord]:
-        """The files of the dataset, each read and verified when its checksums were taken. Raises NotFound, Corrupt."""
-
-    def pacball(self) -> FileRecord:
-        """The pacball. Raises NotFound, Corrupt."""
-
-    def pin(self) -> bool:
-        """Keep the release, with this placement, from now on; whether it was not kept before.
-
-        Raises Unavailable where it has another placement meanwhile.
-        """
-
-    def unpin(self) -> None:
-        """Take the pin back."""
 
 
 @dataclass(frozen=True)
@@ -92,14 +61,14 @@ class Registered:
     pacball: Did | None
 
 
-def register(catalogue: RucioCatalogue, material: Material, target: Target) -> Registered:
+def register(catalogue: RucioCatalogue, supply: Supply, target: Target) -> Registered:
     """Register a release. When this returns, its dataset is closed and complete, and available at the RSE.
 
     Raises NotFound for an RSE or scope that is not there, Refused where the account may not, where the RSE cannot be used, and
     where Rucio has anything else under one of the names, before anything was registered; Unavailable where Rucio fails, then
-    the same call continues; and what `material` raises.
+    the same call continues; and what `supply` raises.
     """
-    entry = material.entry
+    entry = supply.entry
     if entry.withdrawal is not None:
         message = f"was withdrawn: {printable(entry.withdrawal.reason)}"
         raise Refused(message, place=str(entry.release), hint="register another release")
@@ -108,20 +77,23 @@ def register(catalogue: RucioCatalogue, material: Material, target: Target) -> R
     lacks_scope = _lacks_scope(catalogue, target)
     for _ in range(_ROUNDS):
         with suppress(OtherBundle):
-            return _register(catalogue, material, target, lacks_scope=lacks_scope)
+            return _register(catalogue, supply, target, lacks_scope=lacks_scope)
     raise Unavailable("others register it at the same time", place=str(entry.release), hint=_AGAIN)
 
 
-def _register(catalogue: RucioCatalogue, material: Material, target: Target, *, lacks_scope: bool) -> Registered:
-    is_new = material.pin()
+def _register(catalogue: RucioCatalogue, supply: Supply, target: Target, *, lacks_scope: bool) -> Registered:
+    entry = supply.entry
+    found = dataset_of(catalogue, entry, target.scope)
+    known = bundle_of(found) if found is not None else None
+    material = supply.consign(known, with_pacball=target.with_pacball)
+    shipments = list(_shipments(entry, material, target))
     try:
-        shipments = [_release(catalogue, material, target)]
-        if target.with_pacball:
-            shipments.append(_pacball(material, target))
         standings = [look(catalogue, one, catalogue.collection(one.dataset)) for one in shipments]
+    except OtherBundle:
+        raise
     except (NotFound, Refused):
-        if is_new:
-            material.unpin()  # nothing was registered for which it would be kept
+        if material.is_new:
+            supply.take_back()  # nothing was registered for which it would be kept
         raise
     if lacks_scope:
         catalogue.add_scope(target.scope)
@@ -144,25 +116,14 @@ def bundle_of(record: CollectionRecord) -> Digest | None:
         raise Corrupt(message, place=str(record.did), hint="somebody has changed its metadata: set it right") from error
 
 
-def _release(catalogue: RucioCatalogue, material: Material, target: Target) -> Shipment:
-    entry = material.entry
-    found = dataset_of(catalogue, entry, target.scope)
-    bundle = material.bundle(bundle_of(found) if found is not None else None)
-    files = {record.name: record for record in material.files(bundle)}
-    assert file_name(FileKind.BUNDLE, bundle) in files
-    return Shipment(
-        Did(target.scope, dataset_name(entry)),
-        files,
-        metadata_of(entry, bundle),
-        Did(target.scope, container_name(entry.release.project)),
-        target.rse,
-    )
-
-
-def _pacball(material: Material, target: Target) -> Shipment:
-    record = material.pacball()
-    name = pacball_dataset_name(material.entry)
-    return Shipment(Did(target.scope, name), {record.name: record}, metadata_of(material.entry, None), None, target.rse)
+def _shipments(entry: CatalogRelease, material: Material, target: Target) -> Iterator[Shipment]:
+    files = {record.name: record for record in material.files}
+    dataset = Did(target.scope, dataset_name(entry))
+    container = Did(target.scope, container_name(entry.release.project))
+    yield Shipment(dataset, files, metadata_of(entry, material.bundle), container, target.rse)
+    if material.pacball is not None:
+        pacball = Did(target.scope, pacball_dataset_name(entry))
+        yield Shipment(pacball, {material.pacball.name: material.pacball}, metadata_of(entry, None), None, target.rse)
 
 
 def _check_rse(catalogue: RucioCatalogue, name: str) -> None:
