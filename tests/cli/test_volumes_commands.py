@@ -144,7 +144,7 @@ def test_a_bundle_brings_a_release_whose_packs_come_from_elsewhere(pacball, stor
     assert pacball.json("store", "check", "--store", to)["releases_checked"]
 
 
-@pytest.mark.parametrize("words", [(), (OLD, NEW), (OLD, "--since", NEW), (OLD, "--split", "1G")])
-def test_a_bundle_is_of_one_release_by_itself(pacball, store, tmp_path, words):
-    told = pacball.json("export", *words, "--without-packs", "--from", store, "-o", tmp_path / "x", code=7)
-    assert "name one release" in told["hint"]
+def test_a_bundle_is_of_one_release_by_itself(pacball, store, tmp_path):
+    for words in ((), (OLD, NEW), (OLD, "--since", NEW), (OLD, "--split", "1G")):
+        told = pacball.json("export", *words, "--without-packs", "--from", store, "-o", tmp_path / "x", code=7)
+        assert "name one release" in told["hint"]

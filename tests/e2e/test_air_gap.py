@@ -107,6 +107,7 @@ def test_a_mirror_that_was_imported_goes_on_with_the_real_origin(origin, site, r
     trees.assert_same(root / "releases" / NEW, origin.new)
 
 
+@pytest.mark.timeout(300)
 def test_killed_anywhere_a_bundle_goes_on_taking_packs_from_elsewhere(tmp_path):
     site, store = Site(tmp_path / "home"), tmp_path / "store"
     tree = trees.fill(tmp_path / "tree", seed=6, files=64, file_bytes=3 * trees.MIB, bits=8)

@@ -60,6 +60,7 @@ def test_a_bundle_has_all_of_a_release_but_its_packs(origin):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_same_bundle_is_given_until_the_catalog_says_something_else_of_the_release(origin, trees):
     made = bundle_of(origin)
     origin.publish(trees[2], THIRD)
@@ -167,6 +168,7 @@ def test_checksums_are_those_of_the_bytes_and_taken_once(origin):
     assert again.bytes == 0
 
 
+@pytest.mark.slow
 def test_checksums_of_what_is_damaged_or_gone_are_not_given(origin):
     made, store = bundle_of(origin), origin.store
     first, second = sorted(made.packs)[:2]
