@@ -1,16 +1,17 @@
 #!/bin/sh
 # Makes what tests/peers/rucio/server.py starts, once: a venv with the Rucio server, one with Rucio's own client programs, and a
 # PostgreSQL directory in which Rucio's tables are. Prints the directory. Debian; needs PostgreSQL, and root or a user that may run it.
-# A stamp is written last and carries the sum of this file: what was half made, or made by another recipe, is made again.
+# A stamp is written last: what was half made, or whose Python or PostgreSQL has gone, is made again. Another recipe, that is, another
+# version of this file, has a place of its own, so that nobody is disturbed; places that are not used any more may be deleted.
 set -eu
 VERSION=41.5.1
 cache=${PACBALL_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/pacball-tests}
-place=$cache/rucio-$VERSION
-recipe=$(sha256sum < "$0")
+recipe=$(sha256sum < "$0" | cut -c -12)
+place=$cache/rucio-$VERSION-$recipe
 mkdir -p "$cache"
 exec 9> "$place.lock"
 flock 9
-if [ "$(cat "$place/complete" 2>/dev/null)" = "$recipe" ]; then
+if [ -e "$place/complete" ] && [ -x "$place/server/bin/python" ] && [ -x "$place/client/bin/python" ] && [ -x "$(cat "$place/postgres")/postgres" ]; then
     echo "$place"
     exit 0
 fi
@@ -73,5 +74,5 @@ said bootstrap
 in_postgres pg_ctl -D "$work/data" -m fast -w stop > /dev/null
 cp -R "$work/data" "$place/database"
 echo "$postgres" > "$place/postgres"
-echo "$recipe" > "$place/complete"
+touch "$place/complete"
 echo "$place"
