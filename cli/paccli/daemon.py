@@ -37,7 +37,7 @@ def show(loaded: Loaded, output: Output) -> None:
     settings = list(shown(loaded))
     for name, value, origin in settings:
         output.text(f"{name} = {value}   [{origin}]")
-    if config.is_mirror and not config.public.exists():
+    if config.may_begin_empty and not config.public.exists():
         output.text("the configuration is sound; the store is made when the daemon starts")
     else:
         Store.open(config.store, writable=False)
@@ -49,7 +49,7 @@ def run(loaded: Loaded, output: Output) -> None:
     """Serve until told to stop."""
     config = loaded.config
     _check(config)
-    if not config.is_mirror:  # which makes its store, if there is none
+    if not config.may_begin_empty:  # which makes its store, if there is none
         Store.open(config.store, writable=False)
 
     def ready(url: str) -> None:

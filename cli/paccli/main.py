@@ -26,6 +26,7 @@ from paccli.commands import (
     releases,
     repacking,
     rucio,
+    rucio_sites,
     rucio_status,
     signing,
     sites,
@@ -125,3 +126,4 @@ _TOKEN = _group("token", "Tokens that a daemon wants to see, where [access] says
 _register(_TOKEN, tokens.create, tokens.list_tokens, tokens.revoke)
 _RUCIO = _group("rucio", "Releases as datasets in Rucio. See docs/rucio.md.")
 _register(_RUCIO, rucio.register, rucio.retire, rucio_status.status)
+_register(_RUCIO, rucio_sites.agent, rucio_sites.declare)

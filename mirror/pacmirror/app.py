@@ -43,6 +43,8 @@ from pacmirror.uploads.intake import Intake
 from pacmirror.uploads.publications import Publications
 from pacmirror.upstream import USER_AGENT, Upstream
 from pacmirror.watch import Watch
+from pacstore.errors import Refused
+from pacstore.storage import STORE_MARKER
 from pacstore.store import Store
 
 if TYPE_CHECKING:
@@ -84,6 +86,7 @@ def make_app(config: Config) -> web.Application:
     scrubbing = Scrubbing(config, upstream)
     app[PACBALLS] = Pacballs(config, app[WATCH].catalog, app[BOOKS], scrubbing)
     services += [app[INTAKE], app[PUBLICATIONS], scrubbing, app[PACBALLS]]
+    services += _delivery_services(config)
     app[SERVICES] = Services(services, drain_seconds=config.limits.drain_seconds)
     app.cleanup_ctx.append(_require_store)
     app.cleanup_ctx.append(_run_services)
@@ -110,9 +113,23 @@ def _mirror_services(app: web.Application, config: Config, upstream: Upstream) -
     return [app[FILLER], app[REPLICATION], app[DOCUMENTS], following, books, recording, syncing, sweeping]
 
 
+def _delivery_services(config: Config) -> list[Service]:
+    """What needs an optional extra is imported by who asks for it."""
+    if not config.delivery.rucio.rse:
+        return []
+    try:
+        from pacmirror.delivery.rucio.service import RucioAgent  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        hint = "pip install 'pacball[rucio]'"
+        raise Refused("Rucio's client is not installed", place="delivery.rucio", hint=hint) from error
+    return [RucioAgent(config)]
+
+
 async def _require_store(app: web.Application) -> AsyncIterator[None]:
-    """Half a configuration is refused: without a store the daemon does not start. That of a mirror may begin empty."""
-    if app[CONFIG].is_mirror:
+    """Half a configuration is refused: without a store the daemon does not start. One that is filled may begin empty."""
+    config = app[CONFIG]
+    # One that is there already may be an origin's: then the agent says so.
+    if config.is_mirror or (config.may_begin_empty and not (config.public / STORE_MARKER).exists()):
         await asyncio.to_thread(_make_store, app[CONFIG])
     await asyncio.to_thread(app[FILES].check)
     yield

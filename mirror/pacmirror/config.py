@@ -72,7 +72,10 @@ class ScrubConfig:
 
 @dataclass(frozen=True)
 class CollectConfig:
-    """Whether the daemon collects what nothing refers to, and how long that must have been unused; None: mirrors do."""
+    """Whether the daemon collects what nothing refers to, and how long that must have been unused.
+
+    None: mirrors and sites of a Rucio do.
+    """
 
     enabled: bool | None = None
     grace_seconds: float = 7 * 86_400.0
@@ -104,6 +107,28 @@ class UploadConfig:
     max_bytes_per_token: int = 16 * GIB
     reserve_bytes: int = 1 * GIB
     keep_seconds: float = 7 * 86_400.0
+
+
+@dataclass(frozen=True)
+class RucioConfig:
+    """The RSE whose files the store has, and the scope of the releases; without an `rse` there is no agent.
+
+    `account`: as whom Rucio is asked, empty as rucio.cfg says; `poll_seconds`: how often; `grace_seconds`: how long something
+    stays that no rule wants any more.
+    """
+
+    rse: str = ""
+    scope: str = "sw"
+    account: str = ""
+    poll_seconds: float = 60.0
+    grace_seconds: float = 86_400.0
+
+
+@dataclass(frozen=True)
+class DeliveryConfig:
+    """What else than mirroring brings releases here."""
+
+    rucio: RucioConfig = field(default_factory=RucioConfig)
 
 
 @dataclass(frozen=True)
@@ -159,6 +184,7 @@ class Config:
     collect: CollectConfig = field(default_factory=CollectConfig)
     pacballs: PacballConfig = field(default_factory=PacballConfig)
     uploads: UploadConfig = field(default_factory=UploadConfig)
+    delivery: DeliveryConfig = field(default_factory=DeliveryConfig)
     quota_bytes: int | None = None
     trusted_root: Path | None = None
     log: LogConfig = field(default_factory=LogConfig)
@@ -170,9 +196,14 @@ class Config:
         return bool(self.upstream.urls)
 
     @property
+    def may_begin_empty(self) -> bool:
+        """Whether the store is filled from elsewhere, and made if there is none."""
+        return self.is_mirror or bool(self.delivery.rucio.rse)
+
+    @property
     def collects(self) -> bool:
         """Whether the daemon collects what is unused."""
-        return self.is_mirror if self.collect.enabled is None else self.collect.enabled
+        return self.may_begin_empty if self.collect.enabled is None else self.collect.enabled
 
     @property
     def public(self) -> Path:

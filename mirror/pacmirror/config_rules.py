@@ -13,7 +13,8 @@ from pathlib import Path
 from yarl import URL
 
 from pacmirror.base_url import is_loopback
-from pacmirror.config import Config, format_address
+from pacmirror.config import Config, RucioConfig, format_address
+from pacmirror.delivery.rucio.naming import check_rse, check_scope
 from pacmirror.tls import make_context
 from pacmirror.token_file import read_tokens
 from pacmirror.tokens import covers, read_token
@@ -59,6 +60,7 @@ def _faults(config: Config) -> Iterator[tuple[str, str, str]]:
     if config.online_keys is None and (config.refresh_hours is not None or config.timestamp_days is not None):
         hint = "name the directory of the online key: refresh.keys, or --online-keys DIR"
         yield "refresh", "to refresh a catalog, the daemon needs a key", hint
+    yield from _faults_of_delivery(config)
     upstream = config.upstream
     for key in upstream.tokens:
         if not any(covers(URL(key), URL(url)) for url in (*upstream.urls, *upstream.peers)):
@@ -69,7 +71,7 @@ def _faults_of_an_origin(config: Config) -> Iterator[tuple[str, str, str]]:
     if config.is_mirror:
         return
     hint = "name the upstream: upstream.urls, or --upstream URL"
-    if config.trusted_root is not None:
+    if config.trusted_root is not None and not config.delivery.rucio.rse:
         yield "trusted_root", "is for mirrors, and there is no upstream", hint
     if config.sync.subscriptions:
         yield "sync.subscriptions", "are for mirrors, and there is no upstream", hint
@@ -77,6 +79,22 @@ def _faults_of_an_origin(config: Config) -> Iterator[tuple[str, str, str]]:
         yield "state_dir", "is for the stores that mirrors make, and there is no upstream", hint
     if config.quota_bytes is not None:
         yield "max_bytes", "is for mirrors, and there is no upstream", f"{hint}; an origin keeps what was published"
+
+
+def _faults_of_delivery(config: Config) -> Iterator[tuple[str, str, str]]:
+    rucio = config.delivery.rucio
+    if not rucio.rse:
+        if rucio != RucioConfig():
+            yield "delivery.rucio", "names no RSE", 'write rse = "SITE-B" into [delivery.rucio], or leave the rest out'
+        return
+    for key, check, value in (("rse", check_rse, rucio.rse), ("scope", check_scope, rucio.scope)):
+        try:
+            check(value)
+        except Refused as error:
+            yield f"delivery.rucio.{key}", f"{error.place} {error.message}", error.hint
+    if config.online_keys is not None or config.uploads.enabled:
+        hint = "give the origin's RSE no agent: pacball rucio register and declare tell Rucio what it has"
+        yield "delivery.rucio", "is for the stores of other sites than the origin", hint
 
 
 def _faults_of_access(config: Config) -> Iterator[tuple[str, str, str]]:

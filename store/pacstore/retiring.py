@@ -39,17 +39,24 @@ def retire(
     """
     with orders.changing(store.ledger) as connection:
         unpinned = pins.remove(connection, str(release), owner)
-        others = [pin for pin in pins.listed(connection, now=clock()) if pin.release == release]
-        subscribed = [*configured, *subscriptions.listed(connection)]
         is_known = releases.find(connection, release) is not None
-    kept_for = tuple(f"the pin of {pin.owner}" for pin in others)
-    kept_for += tuple(f"the subscription {one}" for one in _selecting(store, release, subscribed, clock))
-    if not store.is_mirror:
-        return Retired(unpinned, dropped=False, kept_for=(ORIGIN, *kept_for))
+    kept_for = wanted_by(store, release, besides=owner, configured=configured, clock=clock)
     if kept_for or not is_known:
         return Retired(unpinned, dropped=False, kept_for=kept_for)
     drop(store.ledger, store.storage, release)
     return Retired(unpinned, dropped=True)
+
+
+def wanted_by(
+    store: Store, release: Release, *, besides: str, configured: Iterable[Subscription] = (), clock: Clock
+) -> tuple[str, ...]:
+    """Who wants the release here beside the owner `besides` of a pin, in words; empty if nobody does. As `retire`."""
+    with store.ledger.reading() as connection:
+        found = [pin for pin in pins.listed(connection, now=clock()) if pin.release == release and pin.owner != besides]
+        subscribed = [*configured, *subscriptions.listed(connection)]
+    others = [] if store.is_mirror else [ORIGIN]
+    others += [f"the pin of {pin.owner}" for pin in found]
+    return (*others, *(f"the subscription {one}" for one in _selecting(store, release, subscribed, clock)))
 
 
 def _selecting(store: Store, release: Release, subscribed: Iterable[Subscription], clock: Clock) -> list[Subscription]:

@@ -88,14 +88,19 @@ def keep_bundle(store: Store, path: Path, digest: Digest) -> None:
 
     Nothing inside is compared with a catalog: that is for who takes it in. Raises Corrupt for other bytes, and as `open_bundle`.
     """
-    open_bundle(path).close()
+    with closing(open_bundle(path)) as volume:
+        keep_volume(store, volume, digest)
+
+
+def keep_volume(store: Store, volume: Volume, digest: Digest) -> None:
+    """Like `keep_bundle`, of a bundle that is open."""
     hasher = blake3()
-    with wrapped(path), open(path, "rb") as file, store.storage.stage(ObjectKind.BUNDLE) as staged:
-        while data := file.read(4 * MIB):
+    with store.storage.stage(ObjectKind.BUNDLE) as staged:
+        for data in volume.pieces():
             hasher.update(data)
             staged.write(data)
         if hasher.digest() != digest.raw:
-            raise Corrupt(f"is not the bundle {digest}", place=str(path), hint="fetch it again")
+            raise Corrupt(f"is not the bundle {digest}", place=volume.name, hint="fetch it again")
         staged.publish(digest)
 
 

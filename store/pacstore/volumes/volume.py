@@ -16,6 +16,7 @@ from typing import Self
 from pacstore.digest import Bytes
 from pacstore.durable import wrapped
 from pacstore.errors import Corrupt, NotFound, Refused, TooLarge
+from pacstore.limits import MIB
 from pacstore.pacball.members import BLOCK_BYTES, END
 from pacstore.source import PackRange, Traffic
 from pacstore.storage import ObjectKind, object_path
@@ -23,6 +24,7 @@ from pacstore.volumes.contents import CONTENTS_BYTES, NAME, Contents, parse_cont
 from pacstore.volumes.layout import Place, header_of, places_of, volume_bytes
 
 BEGINNING = NAME.encode().ljust(100, b"\0")
+_PIECE_BYTES = 4 * MIB
 _SIZE = re.compile(rb"[0-7]{11}\0")
 _AGAIN = "copy it again from where it was made"
 
@@ -71,6 +73,17 @@ class Volume:
             os.pread(self._descriptor, place.begin - place.at, place.at) == place.header
             and os.pread(self._descriptor, place.end - after, after) == place.padding
         )
+
+    def pieces(self) -> Iterator[bytes]:
+        """All bytes of the file, in order. Raises Unavailable."""
+        at = 0
+        while True:
+            with wrapped(self.path):
+                data = os.pread(self._descriptor, _PIECE_BYTES, at)
+            if not data:
+                return
+            yield data
+            at += len(data)
 
     # The Source
 
