@@ -135,8 +135,8 @@ def _print_registered(out: Output, done: Registered, name: object, seconds: floa
         out.text(f"{name} is registered already: {done.dataset} at {done.rse}, nothing to change")
     else:
         out.text(f"registered {name}: {done.dataset} at {done.rse}, {seconds:.1f} s")
-        new = f"{done.dids} of them new to Rucio, {done.replicas} new at {done.rse}"
-        out.text(f"  {done.files} files, {size(done.bytes_total)}; {new}")
+        files = f"{done.files} files, {size(done.bytes_total)}"
+        out.text(f"  {files}; new to Rucio: {done.dids}, new at {done.rse}: {done.replicas}")
         if done.made_available:
             out.text(f"  {done.made_available} replicas that were not available are so now")
         out.text(f"  in the container {done.container}, and pinned in the store")

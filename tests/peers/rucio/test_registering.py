@@ -349,6 +349,14 @@ def test_a_dataset_that_others_made_by_hand_is_completed(catalogue: RucioCatalog
     catalogue.add_collection(Did(scope, dataset_name(material.entry)), "DATASET", metadata={})
     register(catalogue, material, target(scope))
     check_whole(catalogue, material, scope)
+    # And one whose metadata somebody has changed.
+    did = Did(scope, dataset_name(material.entry))
+    catalogue.set_metadata(did, {"sw_platform": "other"})
+    assert not register(catalogue, material, target(scope)).was_complete
+    found = catalogue.collection(did)
+    assert found is not None
+    assert found.metadata["sw_platform"] == "x"
+    assert register(catalogue, material, target(scope)).was_complete
 
 
 def test_a_dataset_closed_too_early_is_an_error_that_says_what_is_missing(

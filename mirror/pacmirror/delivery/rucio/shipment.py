@@ -57,7 +57,13 @@ class Standing:
             and len(self.attached) == len(shipment.files)
             and not (self.new or self.waiting)
             and self.is_in_container
+            and not self.lacking(shipment)
         )
+
+    def lacking(self, shipment: Shipment) -> dict[str, str]:
+        """The metadata that the dataset does not have, or has otherwise."""
+        there = self.found.metadata if self.found is not None else {}
+        return {key: value for key, value in shipment.metadata.items() if there.get(key) != value}
 
 
 @dataclass(frozen=True)
@@ -137,8 +143,7 @@ def _bring(catalogue: RucioCatalogue, shipment: Shipment, standing: Standing) ->
         if not catalogue.add_collection(dataset, "DATASET", metadata=dict(shipment.metadata)):
             return False
     else:
-        lacking = {k: v for k, v in shipment.metadata.items() if standing.found.metadata.get(k) != v}
-        if lacking:
+        if lacking := standing.lacking(shipment):
             catalogue.set_metadata(dataset, lacking)
         if standing.found.expires:
             catalogue.keep(dataset)
