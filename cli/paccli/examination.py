@@ -23,6 +23,7 @@ from paccli.network import limits_of, surroundings_of
 from paccli.options import TrustOptions
 from paccli.output import Output, date
 from paccli.places import config_dir, roots_dirs, state_dir, system_config_dir
+from paccli.scopes import examine_scope, is_scope
 from paccli.settings import CONFIG_FILE, Settings
 from pacmirror.base_url import parse_base_url
 from pacmirror.examine import Examination, examine_source, measure_speed
@@ -166,7 +167,9 @@ def _start(where: str, question: Question, *, until: float) -> queue.SimpleQueue
 
     def run() -> None:
         try:
-            if "://" in where:
+            if is_scope(where):
+                examine_scope(where, question.release, findings.put)
+            elif "://" in where:
                 asyncio.run(_examine_url(where, question, until, findings.put))
             else:
                 _examine_directory(Path(where), question, findings.put)

@@ -136,7 +136,7 @@ def opening(
             if kept is None:
                 raise
             catalog = open_catalog(kept, root=anchor.root, state_dir=state, now=time.time(), as_of=as_of, warn=warn)
-            warn(f"{source.name}: the catalog there is not used, but the newest that was seen here: {error.message}")
+            warn(f"{source.name}: its catalog is not used, but the newest that was seen here: {error.message}")
             return catalog
 
     scopes: Collection[str] = ()
