@@ -13,7 +13,7 @@ from pacstore.progress import Silent
 from pacstore.release import Release
 from pacstore.storage import ObjectKind, object_path
 from pacstore.trust.targets import Withdrawal
-from tests.store.releases import NAME, NEXT, NOW, Origin, make_tree
+from tests.store.releases import NAME, NEXT, NOW, Notes, Origin, make_tree
 
 RELEASE = Release.parse(NAME)
 
@@ -28,9 +28,8 @@ def origin(tmp_path):
 
 def consigned(origin, name=RELEASE, **options):
     entry = origin.catalog.release(name)
-    options = {"known": None, "with_pacball": False, **options}
-    root = origin.catalog.root_bytes
-    return consign(origin.store, entry, root=root, clock=lambda: NOW, progress=Silent(), **options)
+    options = {"known": None, "with_pacball": False, "progress": Silent(), **options}
+    return consign(origin.store, entry, root=origin.catalog.root_bytes, clock=lambda: NOW, **options)
 
 
 def pinned(origin):
@@ -86,6 +85,20 @@ def test_a_release_that_lacks_a_pack_is_an_error_and_stays_pinned_only_if_it_was
     with pytest.raises(NotFound):
         consigned(origin, known=first.bundle)
     assert pinned(origin) == []
+
+
+def test_what_is_broken_off_leaves_no_pin_and_is_continued(origin):
+    class Stopped(Exception):
+        pass
+
+    def stop(steps):
+        if steps > 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        consigned(origin, progress=Notes(stop))
+    assert pinned(origin) == []
+    assert consigned(origin).is_new
 
 
 def test_a_withdrawn_release_is_refused(origin):

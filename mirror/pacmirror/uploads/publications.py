@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import time
 from dataclasses import dataclass
+from threading import Event
 from typing import TYPE_CHECKING, TypeVar
 
 from pacmirror.service import Service
@@ -68,6 +69,17 @@ class Begun:
     commits: bool
 
 
+class _Stoppable(Silent):
+    """Ends the work when the daemon stops."""
+
+    def __init__(self, stopped: Event) -> None:
+        self._stopped = stopped
+
+    def advance(self, count_bytes: int) -> None:  # noqa: ARG002 - only that it was called counts
+        if self._stopped.is_set():
+            raise Later("the daemon stops", hint="ask again when it is back: it goes on where it was")
+
+
 @dataclass
 class _Lease:
     holding: contextlib.ExitStack
@@ -91,6 +103,7 @@ class Publications(Service):
         self._over: dict[tuple[str, Hashable], asyncio.Task[object]] = {}
         """The jobs that were done at the last look, and whose results nobody had asked for."""
         self._tasks = Tasks()
+        self._stopped = Event()
         self._ending: asyncio.Task[None] | None = None
         self._committing = asyncio.Semaphore(1)
         self._committed = 0
@@ -106,7 +119,8 @@ class Publications(Service):
             self._ending = asyncio.create_task(keep_doing(self._end_leases, every_seconds=_LOOK_SECONDS, what="leases"))
 
     def stop(self) -> None:
-        """Begin nothing new."""
+        """Begin nothing new; what can be done again is not brought to its end."""
+        self._stopped.set()
         if self._ending is not None:
             self._ending.cancel()
 
@@ -205,8 +219,9 @@ class Publications(Service):
             root = first_root(store)
             if entry is None or root is None:
                 raise NotFound("is not in the catalog", place=str(release), hint="publish it first")
+            progress = _Stoppable(self._stopped)
             return consign(
-                store, entry, known=known, with_pacball=with_pacball, root=root, clock=time.time, progress=Silent()
+                store, entry, known=known, with_pacball=with_pacball, root=root, clock=time.time, progress=progress
             )
 
         key = owner, ("consign", release, known, with_pacball)
