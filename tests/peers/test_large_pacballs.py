@@ -137,7 +137,10 @@ def size_of(file):
 
 def interrupt(partial, *argv):
     """Run a download until `partial()`, where it writes, has more than 2^32 bytes, and kill it."""
-    with subprocess.Popen([program(argv[0]), *map(str, argv[1:])], stderr=subprocess.DEVNULL) as process:
+    # What casync keeps for a while, it leaves there when it is killed.
+    environment = {**os.environ, "TMPDIR": str(partial().parent)}
+    argv = (program(argv[0]), *map(str, argv[1:]))
+    with subprocess.Popen(argv, stderr=subprocess.DEVNULL, env=environment) as process:
         try:
             wait_until(lambda: process.poll() is not None or size_of(partial()) > EDGE, seconds=900)
             assert process.poll() is None, "it ended before it could be interrupted"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import subprocess
 from dataclasses import dataclass
@@ -115,7 +116,9 @@ def test_casync_by_the_index_killed_and_with_what_came_as_a_seed(served, tmp_pat
             top = base + served.path
             return [program("casync"), "extract", f"--store={top}.castr", *more, f"{top}.caibx", got]
 
-        with slowed(front.url, bytes_per_second=8 << 20) as slow, subprocess.Popen(words(slow), cwd=tmp_path) as casync:
+        # What it keeps elsewhere meanwhile, it leaves there when it is killed.
+        place = {"cwd": tmp_path, "env": {**os.environ, "TMPDIR": str(tmp_path)}}
+        with slowed(front.url, bytes_per_second=8 << 20) as slow, subprocess.Popen(words(slow), **place) as casync:
             wait_until(lambda: any(part.stat().st_size > 8 << 20 for part in tmp_path.glob(".#got*")), seconds=60)
             casync.kill()
         [part] = tmp_path.glob(".#got*")
