@@ -34,7 +34,13 @@ def test_what_they_print(pacball, store, root, tmp_path):
     assert set(done) == EXPORTED
     assert (done["releases"], done["since"], done["volumes"]) == ([OLD, NEW], [], [str(out)])
     assert done["bytes_total"] == out.stat().st_size
-    assert "were there from an earlier attempt" in pacball.text("export", OLD, NEW, "--from", store, "-o", out)
+    text = pacball.text("export", OLD, NEW, "--from", store, "-o", out)
+    assert "were there from an earlier attempt" in text
+    assert "there: pacball import x.tar --to STORE; the first time with --root-keys root.json" in text
+    split = pacball.text(
+        "export", OLD, NEW, "--from", store, "-o", tmp_path / "s.tar", "--split", done["bytes_total"] - 1
+    )
+    assert ("import s.tar.* --to STORE" in split, (tmp_path / "s.tar.002").exists()) == (True, True)
     assert "are left out: the other side must hold" in pacball.text(
         "export", NEW, "--since", OLD, "--from", store, "-o", tmp_path / "next.tar"
     )

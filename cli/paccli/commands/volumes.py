@@ -119,8 +119,8 @@ def _print_exported(output: Output, done: Exported, seconds: float, *, without_p
     if without_packs:
         output.text(f"  there: pacball import {done.volumes[0].name} --to STORE --from SOURCE")
     else:
-        several = " ..." if len(done.volumes) > 1 else ""
-        output.text(f"  there: pacball import {done.volumes[0].name}{several} --to STORE")
+        volumes = done.volumes[0].with_suffix(".*") if len(done.volumes) > 1 else done.volumes[0]
+        output.text(f"  there: pacball import {volumes.name} --to STORE; the first time with --root-keys root.json")
     output.result({**fields(done), "seconds": round(seconds, 3)})
 
 
