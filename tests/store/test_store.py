@@ -23,7 +23,17 @@ def test_a_new_store(tmp_path):
     with Store.create(tmp_path / "deep/er/store") as store:
         assert store.public.joinpath("store.json").read_bytes() == b'{"format":1,"kind":"pacball store"}\n' == MARKER
         assert sorted(os.listdir(store.path)) == ["private", "public"]
-        expected = ["attributes", "catalog", "holdings", "manifests", "packs", "placements", "provenance", "store.json"]
+        expected = [
+            "attributes",
+            "bundles",
+            "catalog",
+            "holdings",
+            "manifests",
+            "packs",
+            "placements",
+            "provenance",
+            "store.json",
+        ]
         assert sorted(os.listdir(store.public)) == expected
         assert {mode(store.public / name) for name in expected[:-1]} == {0o755}
         assert (mode(store.private), mode(store.staging)) == (0o700, 0o700)
