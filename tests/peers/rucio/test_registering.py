@@ -417,6 +417,20 @@ def test_a_replica_that_is_bad_or_goes_is_an_error_before_anything_is_registered
     assert caught.value.place == f"{scope}:{pack.name} at {RSE}"
     assert words in caught.value.hint
     assert list(catalogue.client.list_dids(scope, [{"name": "*"}], did_type="collection")) == []
+    # What passes is to be continued.
+    assert material.pinned == (1 if kind is Unavailable else 0)
+
+
+def test_a_registered_release_stays_pinned_whatever_is_found_wrong_with_it(
+    catalogue: RucioCatalogue, scope: str
+) -> None:
+    register(catalogue, Made("Kept-1-x", range(3)), target(scope))
+    again = Made("Kept-1-x", range(3))  # of a store that was restored, and has no pins
+    pack = again.files(again.made)[-1]
+    catalogue.client.update_replicas_states(RSE, [{"scope": scope, "name": pack.name, "state": "D"}])
+    with pytest.raises(Refused, match="was declared bad"):
+        register(catalogue, again, target(scope))
+    assert again.pinned == 1
 
 
 def test_what_is_not_there_is_said_with_what_to_do(catalogue: RucioCatalogue) -> None:
