@@ -51,8 +51,6 @@ class RucioSource:
     ) -> None:
         """Nothing is sent yet. Raises NotFound where the dataset has no bundle, Unavailable where nothing of it can be had."""
         self.did = did
-        self.lengths = replicas.lengths
-        """Of each file that is ours, in bytes, as Rucio says."""
         self.documents = bundled(did, replicas)
         with ExitStack() as undo:
             storages = open_storages(
