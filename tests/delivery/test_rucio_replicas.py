@@ -24,7 +24,7 @@ def told(pfn, **more):
         ("davs://se.example.org:2880/pnfs/a b".replace(" ", "%20"), "https://se.example.org:2880/pnfs/a%20b"),
         ("http://10.0.0.1:8080/x", "http://10.0.0.1:8080/x"),
         ("dav://[fd00::1]:80/x//y", "http://[fd00::1]/x//y"),
-        ("https://se.example.org/../x", "https://se.example.org/../x"),
+        ("https://se.example.org/a..b/.x/...", "https://se.example.org/a..b/.x/..."),
     ],
 )
 def test_replicas_at_web_servers_are_taken(pfn, url):
@@ -49,6 +49,11 @@ def test_replicas_at_web_servers_are_taken(pfn, url):
         "https://se.example.org:0/x",
         "https://se.example.org/\x1b[31m",
         "https://se.example.org/a b",
+        "https://se.example.org/ours/x/../../theirs",
+        "https://se.example.org/ours/%2E./theirs",
+        "https://se.example.org/ours/%2e%2e%2ftheirs",
+        "https://se.example.org/ours/..%5ctheirs",
+        "https://se.example.org/ours/.",
         "https://se.example.org/\r\nHost: x",
         "https://bücher.example/x",
         "https://[::1/x",

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 from yarl import URL
 
@@ -140,6 +141,9 @@ def _place_of(pfn: object, origins: dict[str, URL | None]) -> tuple[URL, str] | 
         return "have a URL that is too long"
     match = _PFN.match(pfn)
     scheme = _PLAIN.get(match["scheme"]) if match else None
+    if match is not None and _leads_up(match["path"]):
+        # A server would look elsewhere than where it seems: with a token that is for that directory.
+        return _ODD
     if match is None or scheme is None:
         shown = printable(pfn.partition("://")[0][:20])
         return _ODD if shown in _PLAIN else f"are at {shown}:, not at https: or http:"
@@ -150,6 +154,10 @@ def _place_of(pfn: object, origins: dict[str, URL | None]) -> tuple[URL, str] | 
         origins[text] = _origin(text)
     origin = origins[text]
     return (origin, match["path"]) if origin is not None else _ODD
+
+
+def _leads_up(path: str) -> bool:
+    return not {".", ".."}.isdisjoint(re.split(r"[/\\]", unquote(path)))
 
 
 def _origin(text: str) -> URL | None:
