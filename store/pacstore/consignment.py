@@ -74,6 +74,8 @@ def consign(
         wanted += [(ObjectKind.PACK, pack) for pack in sorted(packs)]
         objects = checksums_of_all(store, wanted, progress=progress)
         pacball = _pacball(store, entry, progress) if with_pacball else None
+        # It takes long: another who had pinned it first may have been interrupted, and have taken that back.
+        _pin(store, entry.release, now=clock())
     except BaseException:
         if is_new:
             take_back(store, entry.release)

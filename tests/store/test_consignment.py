@@ -101,6 +101,18 @@ def test_what_is_broken_off_leaves_no_pin_and_is_continued(origin):
     assert consigned(origin).is_new
 
 
+def test_of_two_at_once_one_that_is_broken_off_takes_no_pin_from_the_other(origin):
+    consigned(origin)
+    taken = []
+
+    def interrupt(_steps):
+        taken.append(take_back(origin.store, RELEASE))
+
+    assert not consigned(origin, with_pacball=True, progress=Notes(interrupt)).is_new
+    assert any(taken)
+    assert pinned(origin) == [(NAME, OWNER)]
+
+
 def test_a_withdrawn_release_is_refused(origin):
     origin.catalog.withdraw(RELEASE, Withdrawal(int(NOW), "it is broken"), origin.keys, now=NOW)
     with pytest.raises(Refused, match="was withdrawn: it is broken"):
