@@ -173,7 +173,7 @@ def retire(
         name, where = Release.parse(release), _where(store, source)
         with _keeper(where) as take_back:
             catalogue = RucioCatalogue.connect(account=account)
-            done = retiring.retire(catalogue, name, rse=rse, scope=scope, with_rules=delete_rules)
+            done = retiring.retire(catalogue, name, rse=rse, scope=scope, with_rules=delete_rules, now=time.time())
             was_pinned = take_back(name)
         for did in done.datasets:
             out.text(f"retired {did}")

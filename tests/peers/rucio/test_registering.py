@@ -12,6 +12,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rucio.client import Client
@@ -20,7 +21,7 @@ from pacmirror.delivery.rucio.catalogue import BATCH, FileRecord, Patience, Ruci
 from pacmirror.delivery.rucio.material import Material
 from pacmirror.delivery.rucio.naming import Did, FileKind, dataset_name, file_name, public_path
 from pacmirror.delivery.rucio.registering import Registered, Target, register
-from pacmirror.delivery.rucio.retiring import retire
+from pacmirror.delivery.rucio.retiring import Retired, retire
 from pacstore.digest import Digest
 from pacstore.errors import NotFound, PacballError, Refused, Unavailable
 from pacstore.release import Release
@@ -70,6 +71,10 @@ def bridge(origin: Origin, rucio: Rucio) -> Site:
     site = Site(origin.site.home)
     site.environment["RUCIO_HOME"] = str(rucio.client_home())
     return site
+
+
+def retired(catalogue: RucioCatalogue, release: Release, **how: Any) -> Retired:
+    return retire(catalogue, release, now=time.time(), **how)
 
 
 def add_rse(client: Client, name: str, **other: object) -> None:
@@ -558,15 +563,15 @@ def test_a_retired_release_leaves_and_may_come_back(catalogue: RucioCatalogue, r
     client.set_local_account_limit("root", site, 10**12)
     [rule] = client.add_replication_rule([first.dataset.fields()], 1, site)
     with pytest.raises(Refused, match=rule) as caught:
-        retire(catalogue, old.entry.release, rse=RSE, scope=scope, with_rules=False)
+        retired(catalogue, old.entry.release, rse=RSE, scope=scope, with_rules=False)
     assert "--delete-rules" in caught.value.hint
-    done = retire(catalogue, old.entry.release, rse=RSE, scope=scope, with_rules=True)
+    done = retired(catalogue, old.entry.release, rse=RSE, scope=scope, with_rules=True)
     assert (done.datasets, done.files, done.rules) == ((first.dataset,), 4, 1)  # two packs, manifest, bundle
     assert catalogue.content(first.container).keys() == {second.dataset.name}
     check_whole(catalogue, new, scope)
     mine = {one.name for one in old.files(old.made)} - {one.name for one in new.files(new.made)}
     assert set(catalogue.replica_states(RSE, scope, mine).values()) == {"UNAVAILABLE"}
-    assert retire(catalogue, old.entry.release, rse=RSE, scope=scope, with_rules=False).files == 0
+    assert retired(catalogue, old.entry.release, rse=RSE, scope=scope, with_rules=False).files == 0
     # Rucio's own daemon removes what has expired; even then it may come back.
     client.update_replication_rule(rule, {"lifetime": -10})
     rucio.daemon("rucio-judge-cleaner")
@@ -576,10 +581,22 @@ def test_a_retired_release_leaves_and_may_come_back(catalogue: RucioCatalogue, r
     check_whole(catalogue, old, scope)
 
 
+def test_a_rule_that_ends_some_day_wants_the_release_until_then(catalogue: RucioCatalogue, scope: str) -> None:
+    material = Made("Lasting-1-x", range(3))
+    dataset = register(catalogue, material, target(scope)).dataset
+    client, release = catalogue.client, material.entry.release
+    client.set_local_account_limit("root", RSE, 10**12)
+    [rule] = client.add_replication_rule([dataset.fields()], 1, RSE, lifetime=14 * 86400)
+    with pytest.raises(Refused, match=rule):
+        retired(catalogue, release, rse=RSE, scope=scope, with_rules=False)
+    assert retired(catalogue, release, rse=RSE, scope=scope, with_rules=True).rules == 1
+    assert retired(catalogue, release, rse=RSE, scope=scope, with_rules=False).rules == 0
+
+
 def test_a_release_that_expires_is_kept_when_it_is_registered_again(catalogue: RucioCatalogue, scope: str) -> None:
     material = Made("Back-1-x", range(3))
     dataset = register(catalogue, material, target(scope)).dataset
-    retire(catalogue, material.entry.release, rse=RSE, scope=scope, with_rules=False)
+    retired(catalogue, material.entry.release, rse=RSE, scope=scope, with_rules=False)
     found = catalogue.collection(dataset)
     assert found is not None
     assert found.expires
@@ -592,8 +609,9 @@ def test_a_release_that_expires_is_kept_when_it_is_registered_again(catalogue: R
 
 def test_a_release_that_was_never_registered_cannot_be_retired(catalogue: RucioCatalogue, scope: str) -> None:
     with pytest.raises(NotFound, match="has no dataset") as caught:
-        retire(catalogue, Release.parse(OLD), rse=RSE, scope=scope, with_rules=False)
+        retired(catalogue, Release.parse(OLD), rse=RSE, scope=scope, with_rules=False)
     assert f"rucio did list {scope}:sw.Stack*" in caught.value.hint
+    assert f"pacball store unpin {OLD} --owner rucio" in caught.value.hint
 
 
 def test_the_catalogue_says_what_is_absent(catalogue: RucioCatalogue, scope: str) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from pacmirror.delivery.rucio.catalogue import RucioCatalogue
+from pacmirror.delivery.rucio.material import PIN_OWNER
 from pacmirror.delivery.rucio.naming import (
     PREFIX,
     Did,
@@ -25,6 +27,8 @@ from pacstore.errors import NotFound, Refused, printable
 from pacstore.release import Release
 
 _SHOWN = 5
+_DELETING_SECONDS = 2 * 3600.0
+"""Rules that end within them are of no account: one that is deleted goes on for an hour."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +40,25 @@ class Retired:
     rules: int
 
 
-def retire(catalogue: RucioCatalogue, release: Release, *, rse: str, scope: str, with_rules: bool) -> Retired:
+def retire(
+    catalogue: RucioCatalogue, release: Release, *, rse: str, scope: str, with_rules: bool, now: float
+) -> Retired:
     """Let the datasets of a release leave Rucio, whatever their placements, and that of its pacball.
 
-    Raises NotFound where there is none, Refused where rules are on them, unless they are to go `with_rules`; Unavailable.
+    Raises NotFound where there is none, Refused where rules are on them that do not end by themselves just now, unless they are
+    to go `with_rules`; Unavailable. `now`: in seconds since 1970.
     """
     check_scope(scope)
     check_rse(rse)
     datasets = datasets_of(catalogue, release, scope)
     if not datasets:
-        hint = f"see: rucio did list {scope}:{PREFIX}{release.project}*"
+        hint = (
+            f"see: rucio did list {scope}:{PREFIX}{release.project}*; if no scope has it any more, and the store still "
+        )
+        hint += f"keeps it: pacball store unpin {release} --owner {PIN_OWNER} --store DIR"
         raise NotFound(f"has no dataset in the scope {scope} of Rucio", place=str(release), hint=hint)
-    rules = [rule for did in datasets for rule in catalogue.rules(did) if rule.get("expires_at") is None]
+    soon = now + _DELETING_SECONDS
+    rules = [rule for did in datasets for rule in catalogue.rules(did) if not _ends(rule, before=soon)]
     if rules and not with_rules:
         _refuse(datasets[0], rules)
     for rule in rules:
@@ -73,6 +84,11 @@ def _release_of(name: str) -> Release | None:
         return found.release
     pacball = parse_pacball_dataset_name(name)
     return pacball[0] if pacball is not None else None
+
+
+def _ends(rule: dict[str, Any], *, before: float) -> bool:
+    end = rule.get("expires_at")
+    return isinstance(end, datetime) and end.replace(tzinfo=UTC).timestamp() < before
 
 
 def _leave(catalogue: RucioCatalogue, datasets: Iterable[Did], project: str) -> None:
