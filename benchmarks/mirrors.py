@@ -53,7 +53,7 @@ def measure(bench: Bench) -> Outcome:
 
 
 def _measure_sync(bench: Bench, tally: Tally, path: Path) -> None:
-    public = _published(path, LARGE, LARGE_BYTES)
+    public = published(path, LARGE, LARGE_BYTES)
     with nginx(public, path / "nginx") as web:
 
         def once(name: str, _: int) -> None:
@@ -80,7 +80,7 @@ def _curl(web: Nginx, public: Path, target: Path) -> Command:
 
 
 def _measure_herd(bench: Bench, tally: Tally, path: Path) -> None:
-    public = _published(path, SMALL, SMALL_BYTES)
+    public = published(path, SMALL, SMALL_BYTES)
     copy = sum(pack.stat().st_size for pack in _packs(public))
     with nginx(public, path / "herd-nginx") as web:
 
@@ -144,7 +144,7 @@ def _mirrored(*words: str) -> Command:
     return Command([sys.executable, "-m", "benchmarks.mirrored", *words], cwd=HERE)
 
 
-def _published(path: Path, label: str, total_bytes: int) -> Path:
+def published(path: Path, label: str, total_bytes: int) -> Path:
     """The docroot of a store with one release, of files that do not compress."""
     tree, home, noise = path / f"tree-{label}", path / f"pacball-{label}", random.Random(label)
     tree.mkdir()

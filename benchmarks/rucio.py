@@ -1,6 +1,7 @@
-"""Figures: registering a release of 1,000 packs in Rucio, beside the calls of Rucio's own client that it takes.
+"""Figures: registering a release of 1,000 packs in Rucio, beside the calls of Rucio's own client; delivering, beside mirroring.
 
-Both write to a real Rucio, which must do the same work for either: names and checksums are made up, and each run has its own.
+Who registers writes to a real Rucio, which must do the same work for either: names and checksums are made up, and each run has
+its own.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any
 
 from rucio.client import Client
 
-from benchmarks.bench import Bench
+from benchmarks import rucio_agent
+from benchmarks.bench import COSTS, Bench, Tally
+from benchmarks.mirrors import LARGE_BYTES, SYNC
 from benchmarks.report import Outcome, Target
 from pacmirror.delivery.rucio.catalogue import BATCH, FileRecord, RucioCatalogue, batches
 from pacmirror.delivery.rucio.material import Material
@@ -57,7 +60,8 @@ class Made:
 
 
 def measure(bench: Bench) -> Outcome:
-    outcome = Outcome(f"registering a release of {PACKS:,} packs in Rucio", {"wall": "s", "calls": ""})
+    title = f"registering a release of {PACKS:,} packs in Rucio; delivering one of {LARGE_BYTES / 1e9:.1f} GB"
+    outcome = Outcome(title, {**COSTS, "calls": ""})
     taken: dict[str, list[float]] = {OURS: [], AGAIN: [], RAW: []}
     with running_rucio() as rucio:
         os.environ["RUCIO_HOME"] = str(rucio.client_home())
@@ -73,10 +77,15 @@ def measure(bench: Bench) -> Outcome:
                 for row in (OURS, AGAIN):
                     seconds, calls = _timed(lambda s=scope, m=made: _register(s, m))  # type: ignore[misc]
                     _note(bench, outcome, taken, row, seconds, calls)
+        tally = Tally(bench, outcome)
+        rucio_agent.measure(bench, tally, client, {"RUCIO_HOME": str(rucio.client_home())})
+    tally.finish([rucio_agent.AGENT, SYNC])
     for row, all_of_it in taken.items():
         outcome.rows[row]["wall"] = statistics.median(all_of_it)
     ours, raw = (outcome.value(row, "wall") for row in (OURS, RAW))
     outcome.targets.append(Target(f"registering {PACKS:,} packs, wall", "s", ours, raw, RAW, LIMIT))
+    limit = 1 / rucio_agent.SPEED
+    outcome.aim("agent, wall, against mirror sync", "wall", ours=rucio_agent.AGENT, peers=[SYNC], limit=limit)
     return outcome
 
 

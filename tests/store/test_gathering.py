@@ -307,6 +307,25 @@ def test_where_nothing_comes_all_give_up_and_the_next_goes_on(made, trees, tmp_p
     sound(to, trees[0], FIRST)
 
 
+class Pausing(Unavailable):
+    """As sources make them: not with the arguments of its parents."""
+
+    def __init__(self, *, seconds):
+        super().__init__("asks for a pause", place="elsewhere")
+        self.seconds = seconds
+
+
+def test_an_error_of_a_source_stays_what_it_is(made, tmp_path):
+    class Paused(Asked):
+        def ranges(self, wanted):
+            raise Pausing(seconds=3.0)
+
+    origin, first, _ = made
+    with pytest.raises(Pausing, match=r"asks for a pause.*run the same") as caught:
+        bring(first, tmp_path / "mirror", Paused(origin.store.path), root=root_of(origin.store.path))
+    assert caught.value.seconds == 3.0
+
+
 @pytest.mark.slow
 def test_a_pack_that_is_damaged_here_is_fetched_again(made, trees, tmp_path):
     origin, first, _ = made

@@ -14,7 +14,7 @@ import typer
 from paccli import exits
 from paccli.commands.rucio import Account, Scope, bridging
 from paccli.options import Json, RootKeys
-from paccli.output import Output, fields, reporting
+from paccli.output import Output, fields, reporting, size
 
 if TYPE_CHECKING:
     from pacmirror.delivery.rucio.agent import Agent
@@ -63,7 +63,8 @@ def agent(
         check_may_write(store)
         config = AgentConfig(rse, store, scope, max(float(poll_seconds), 1.0), float(grace_seconds), state_dir)
         made = Agent(config, connect=lambda: RucioCatalogue.connect(account=account), trust=_trust(root_keys))
-        configure_logs(LogConfig(style="json" if as_json else "text"))
+        # What one look has done is said in the end.
+        configure_logs(LogConfig("json" if as_json else "text", "error" if once else "info"))
         if once:
             _print_standing(output, made.once())
             return
@@ -135,7 +136,7 @@ def _print_standing(output: Output, standing: Standing) -> None:
     output.text(f"{standing.rse}: {standing.whole} of {standing.wanted} datasets that rules want are here whole")
     if standing.delivered:
         output.text(
-            f"  {standing.delivered} delivered: {standing.reported} files reported, {standing.bytes_came} bytes came"
+            f"  {standing.delivered} delivered: {standing.reported} files reported, {size(standing.bytes_came)} came"
         )
     for one in list(standing.troubles.values())[:_SHOWN]:
         output.warn(f"{one.dataset} could not be delivered: {one.reason}")

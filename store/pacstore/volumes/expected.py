@@ -129,8 +129,8 @@ def pieces_of(source: Source, pack: Digest, length: int) -> Iterator[Bytes]:
     try:
         yield from fetched_pieces(source, pack, length)
     except Fault as fault:
-        error = fault.error
-        raise type(error)(error.message, place=error.place, hint=error.hint or _AGAIN) from fault
+        fault.error.hint = fault.error.hint or _AGAIN
+        raise fault.error from fault
 
 
 def packs_named(source: Source, entry: CatalogRelease) -> dict[Digest, int]:

@@ -94,8 +94,8 @@ class _Gathering:
                     continue
                 fetch_pack(self.source, self.store.storage, pack, length, progress=self)
             except Fault as fault:
-                error = fault.error
-                self._add(type(error)(error.message, place=error.place, hint=error.hint or _HINT))
+                fault.error.hint = fault.error.hint or _HINT
+                self._add(fault.error)
                 continue
             except _Stopped:
                 return

@@ -15,7 +15,7 @@ import pytest
 from pacmirror.delivery.rucio.naming import Did
 from pacmirror.delivery.rucio.rse import Rse
 from tests.e2e import trees
-from tests.e2e.site import END_S, Origin, Outcome, Site, get, wait_until
+from tests.e2e.site import END_S, Origin, Outcome, Site, free_port, get, wait_until
 from tests.peers.rucio.rses import SCOPE, add_rse, catalogue_of, end_rule
 from tests.peers.rucio.server import running_rucio
 
@@ -54,7 +54,8 @@ class Shop:
         self.catalogue = catalogue_of(rucio)
         self.client = self.catalogue.client
         self.name = f"AGENT-SITE-{next(_NUMBERS)}"
-        add_rse(self.client, self.name)
+        self.port = free_port()
+        add_rse(self.client, self.name, f"http://127.0.0.1:{self.port}")
         self.site = Site(home / "home")
         self.site.environment |= {"RUCIO_HOME": str(rucio.client_home())}
         self.store = home / "store"
@@ -148,6 +149,32 @@ def test_what_no_rule_wants_leaves_rucio_first_and_shared_packs_stay(shop):
     shop.rule(shop.old)
     assert shop.once()["datasets"]["whole"] == 2
     assert shop.states(shop.old) == {"AVAILABLE"}
+
+
+def test_a_corrupt_replica_is_reported_by_nobody_and_replaced_by_a_right_one(shop, registered, rucio, tmp_path):
+    shop.rule(shop.old)
+    shop.once()
+    other = Shop(rucio, *registered, tmp_path / "other")
+    rule = other.rule(other.old)
+    packs = sorted((shop.origin.store / "public/packs").glob("*/*"))
+    right = {path: path.read_bytes() for path in packs if path.name in shop.packs()}
+    for path, data in right.items():
+        path.write_bytes(data[:500_000] + bytes([data[500_000] ^ 1]) + data[500_001:])
+    try:
+        done = other.site.run(*other.words("--once"))
+        assert done.code == 1, done.err
+        assert str(other.old) in done.err
+        assert not {name for name in other.packs() if name in shop.packs()}
+        told = {name for name, file in other.rse.files(other.old).items() if file.state == "AVAILABLE"}
+        assert not {name for name in told if name.endswith(".pack")}
+        # As soon as another RSE has it right, it comes from there.
+        with shop.site.serving(shop.store, "--listen", f"127.0.0.1:{shop.port}"):
+            other.once()
+    finally:
+        for path, data in right.items():
+            path.write_bytes(data)
+    assert other.state(rule) == "OK"
+    other.site.ok("store", "check", "--store", other.store)
 
 
 def test_killed_anywhere_it_goes_on_and_reports_nothing_that_is_not_there(shop):

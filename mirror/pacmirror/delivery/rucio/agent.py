@@ -233,6 +233,10 @@ class Agent:
             if not self._stop.is_set():
                 self._trouble(rse, wanted, error)
             return record
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other datasets go on
+            _log.exception("%s could not be delivered, unexpectedly", did)
+            self._trouble(rse, wanted, PacballError(f"unexpectedly: {error!r}"))
+            return record
         finally:
             self._delivery = self.standing.on_the_way = None
         self.standing.reported += done.reported
@@ -256,11 +260,12 @@ class Agent:
         before = self.standing.troubles.get(str(wanted.did))
         attempts = before.attempts + 1 if before is not None else 1
         pause = min(_FIRST_PAUSE_SECONDS * 2 ** (attempts - 1), _LONGEST_PAUSE_SECONDS)
-        trouble = Trouble(str(wanted.did), str(error), attempts, self._clock() + pause)
+        reason = str(error).removeprefix(f"{wanted.did}: ")
+        trouble = Trouble(str(wanted.did), reason, attempts, self._clock() + pause)
         self.standing.troubles = {**self.standing.troubles, trouble.dataset: trouble}
-        _log.warning("%s could not be delivered, and is tried again: %s", wanted.did, error)
-        if before is None or before.reason != trouble.reason:
-            rse.comment(wanted.rules, f"not delivered to {rse.name} yet: {error}")
+        _log.warning("%s could not be delivered, and is tried again: %s", wanted.did, reason)
+        if before is None or before.reason != reason:
+            rse.comment(wanted.rules, f"not delivered to {rse.name} yet: {reason}")
 
     def _let_go(self, store: Store, rse: Rse, kept: Kept, record: AgentRecord) -> AgentRecord:
         try:
@@ -269,7 +274,8 @@ class Agent:
             raise
         except PacballError as error:
             self.standing.failures += 1
-            _log.warning("%s could not be let go, and is tried again: %s", kept.did, error)
+            reason = str(error).removeprefix(f"{kept.did}: ")
+            _log.warning("%s could not be let go, and is tried again: %s", kept.did, reason)
             return record
         self.standing.let_go += 1
         _log.info("%s is let go: %s", kept.did, done)

@@ -143,7 +143,7 @@ class Standing:
             yield f"the agent of the RSE {self.rse} cannot go on: {self.fault}"
         for one in list(self.troubles.values())[:1]:
             more = f", and {len(self.troubles) - 1} more" if len(self.troubles) > 1 else ""
-            yield f"a dataset that Rucio wants at {self.rse} could not be delivered{more}: {one.reason}"
+            yield f"a dataset that Rucio wants at {self.rse} could not be delivered{more}: {one.dataset}: {one.reason}"
         if self.held_back:
             yield (
                 f"Rucio wants more than half of the datasets at {self.rse} no longer, all at once: they stay for longer than "
