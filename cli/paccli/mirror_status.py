@@ -108,11 +108,13 @@ def needs_attention(document: Mapping[str, object]) -> bool:
 def describe(document: Mapping[str, object], url: str) -> Iterator[str]:
     """The lines that people are shown."""
     status = Section(document)
-    kind = "mirror" if status.section("replication").is_there else "origin"
+    rucio = status.section("rucio")
+    kind = "mirror" if status.section("replication").is_there else "site" if rucio.is_there else "origin"
     yield f"{kind} {printable(url)}, pacball {status.text('version')}"
     yield from _catalog(status)
     yield from _releases(status)
     yield from _transfers(status.section("sync"))
+    yield from _rucio(rucio)
     yield from _scrub(status.section("scrub"))
     yield from _sources(status.section("upstreams"))
     warnings = status.texts("warnings")
@@ -167,6 +169,20 @@ def _transfers(sync: Section) -> Iterator[str]:
         total, here = transfer.count("bytes_total"), transfer.count("bytes_held")
         share = f"{size(here)} of {size(total)} ({100 * here // total} %)" if total else "its documents"
         yield f"fetching   {transfer.text('release')}: {share}"
+
+
+def _rucio(rucio: Section) -> Iterator[str]:
+    if not rucio.is_there:
+        return
+    datasets, way = rucio.section("datasets"), rucio.section("on_the_way")
+    leaving = f", {datasets.count('leaving')} are leaving" if datasets.count("leaving") else ""
+    wanted = f"{datasets.count('whole')} of {datasets.count('wanted')} datasets that rules want are whole{leaving}"
+    yield f"rucio      {rucio.text('rse')} is {rucio.text('state')}: {wanted}"
+    if way.is_there:
+        done = f"{size(way.count('bytes_done'))} of {size(way.count('bytes_total'))}"
+        yield f"  {way.text('dataset')} is coming: {way.text('phase')}, {done}"
+    for one in rucio.sections("troubled"):
+        yield f"  {one.text('dataset')}: {one.text('reason')}"
 
 
 def _scrub(scrub: Section) -> Iterator[str]:

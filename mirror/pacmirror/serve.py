@@ -67,12 +67,18 @@ async def run(
             host, port = sock.getsockname()[:2]
             ready(f"http://{format_address(host, port)}")
             supervisor.tell(READY="1", STATUS=supervisor.describe())
-            kind = f"a mirror of {', '.join(config.upstream.urls)}" if config.is_mirror else "an origin"
-            _log.info("pacball %s serves %s, %s", pacball_version(), config.store, kind)
+            _log.info("pacball %s serves %s, %s", pacball_version(), config.store, _kind(config))
             await stop.wait()
             _log.info("stops: what is in progress has %g seconds to end", config.limits.drain_seconds)
             supervisor.describe = lambda: "ending what is in progress"
             supervisor.tell(STOPPING="1", STATUS=supervisor.describe())
+
+
+def _kind(config: Config) -> str:
+    if config.is_mirror:
+        return f"a mirror of {', '.join(config.upstream.urls)}"
+    rse = config.delivery.rucio.rse
+    return f"the RSE {rse} of a Rucio" if rse else "an origin"
 
 
 def _describe(app: web.Application) -> str:

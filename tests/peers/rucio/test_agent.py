@@ -323,6 +323,8 @@ def test_the_daemon_keeps_an_rse_by_its_configuration(shop):
             metrics = get(f"{url}/metrics")[2].decode()
             assert "pacball_rucio_up 1.0" in metrics
             assert "pacball_rucio_datasets_wanted 1.0" in metrics
+            shown = shop.site.run("mirror", "status", url)
+            assert (shown.code, shown.json["rucio"]["rse"]) == (0, shop.name)
             # What it has it serves, under the names of Rucio, too.
             shop.site.ok(
                 "install", _OLD, "--root", shop.site.home / "root", "--from", url, "--root-keys", shop.origin.root_keys
