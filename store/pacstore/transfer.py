@@ -215,11 +215,12 @@ def _right_run(source: Source, table: Table, run: range, wanted: PackRange, data
 
 
 def _count_wrong(source: Source, wanted: PackRange, error: Corrupt, wrong: Counter[str]) -> None:
-    """Tell the source; raise `error` if who gave it was wrong before."""
+    """Tell the source; raise `error`, which names who gave it, if that one was wrong before."""
     giver = blame(source, wanted, error)
     wrong[giver] += 1
     if wrong[giver] >= FETCH_ATTEMPTS:
-        raise error
+        said = error.message if giver == source.name else f"{error.message}, as {giver} gave it"
+        raise Corrupt(said, place=error.place, hint=error.hint) from error
 
 
 def _fetch(source: Source, wanted: PackRange) -> bytes:

@@ -79,8 +79,9 @@ def test_what_is_no_source_at_all(origin, site, tmp_path):
 
 
 @pytest.fixture
-def damaged(origin, tmp_path):
-    """A copy of the store, and the pack of its first release."""
+def damaged(origin, tmp_path, monkeypatch):
+    """A copy of the store, and the pack of its first release; its daemon reads nothing by itself, and so finds no damage."""
+    monkeypatch.setitem(origin.site.environment, "PACBALL_SERVE_PACBALLS_AHEAD", "false")
     store = tmp_path / "store"
     shutil.copytree(origin.store, store)
     packs = sorted((store / "public/packs").rglob("??*/*"), key=lambda path: path.stat().st_size)

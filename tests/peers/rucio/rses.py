@@ -12,6 +12,7 @@ from pacmirror.delivery.rucio.catalogue import Patience, RucioCatalogue
 
 SCOPE = "sw"
 _RIGHTS = {"read": 1, "write": 1, "delete": 0}
+_WEBDAV = "rucio.rse.protocols.webdav.Default"
 
 
 def catalogue_of(rucio, account: str = "root") -> RucioCatalogue:
@@ -33,7 +34,7 @@ def catalogue_of(rucio, account: str = "root") -> RucioCatalogue:
             os.environ["RUCIO_HOME"] = before
 
 
-def add_rse(client, name: str, url: str = "https://127.0.0.1:9") -> None:
+def add_rse(client, name: str, url: str = "https://127.0.0.1:9", *, impl: str = _WEBDAV) -> None:
     """A deterministic RSE whose files lie below `url`, and the scope."""
     scheme, _, rest = url.partition("://")
     host, _, port = rest.rstrip("/").partition(":")
@@ -41,8 +42,7 @@ def add_rse(client, name: str, url: str = "https://127.0.0.1:9") -> None:
     client.add_rse_attribute(name, "lfn2pfn_algorithm", "identity")
     values = {"scheme": scheme, "hostname": host, "port": int(port), "prefix": "/rucio/"}
     domains = {"lan": _RIGHTS, "wan": {**_RIGHTS, "third_party_copy_read": 1, "third_party_copy_write": 1}}
-    implementation = "rucio.rse.protocols.webdav.Default"
-    client.add_protocol(name, {**values, "impl": implementation, "domains": domains, "extended_attributes": None})
+    client.add_protocol(name, {**values, "impl": impl, "domains": domains, "extended_attributes": None})
     client.set_local_account_limit("root", name, 10**15)
     with contextlib.suppress(Exception):
         client.add_scope("root", SCOPE)
