@@ -20,7 +20,7 @@ from pacstore.ledger import orders, pins
 from pacstore.ledger.checksums import Checksums, Named
 from pacstore.pacball.recording import record_digests
 from pacstore.storage import Clock, ObjectKind, object_path
-from pacstore.volumes.bundle import bundle_file, make_bundle, open_bundle
+from pacstore.volumes.bundle import bundle_file, has_holdings, make_bundle, open_bundle
 
 if TYPE_CHECKING:
     from pacstore.progress import Progress
@@ -68,7 +68,7 @@ def consign(
         raise Refused(message, place=str(entry.release), hint="take another release")
     is_new = _pin(store, entry.release, now=clock())
     try:
-        bundle = _bundle(store, entry, root, clock) if known is None else _known(store, entry.release, known)
+        bundle = _bundle(store, entry, root, clock) if known is None else _known(store, entry, known)
         packs = packs_of(read_placement(store.storage, entry, read_manifest(store.storage, entry)))
         wanted = [(ObjectKind.BUNDLE, bundle), (ObjectKind.MANIFEST, entry.manifest.digest)]
         wanted += [(ObjectKind.PACK, pack) for pack in sorted(packs)]
@@ -107,16 +107,22 @@ def _bundle(store: Store, entry: CatalogRelease, root: bytes, clock: Clock) -> D
     return made.digest
 
 
-def _known(store: Store, release: Release, known: Digest) -> Digest:
-    place = object_path(ObjectKind.BUNDLE, known)
+def _known(store: Store, entry: CatalogRelease, known: Digest) -> Digest:
+    release, place = entry.release, object_path(ObjectKind.BUNDLE, known)
+    hint = "somebody has changed what is said of its bundle there: set it right"
     try:
         with closing(open_bundle(bundle_file(store, known))) as volume:
             if volume.contents.releases != (release,):
-                hint = "somebody has changed what is said of its bundle there: set it right"
                 raise Refused(f"is named as the bundle of {release}, and is of another release", place=place, hint=hint)
+            if not has_holdings(volume, entry):
+                message = (
+                    f"is named as the bundle of placement {entry.placement_number} of {release}, and is of another one"
+                )
+                raise Refused(message, place=place, hint=hint)
     except NotFound as error:
         message = f"is the bundle of {release} where it was registered, but is not in {store.path}"
-        hint = "fetch it from there, or from a backup, into the store: it must stay the same"
+        hint = "fetch it from there, or from a backup, into the store: it must stay the same; or, where the release was retired, "
+        hint += "wait until it is removed there"
         raise NotFound(message, place=place, hint=hint) from error
     return known
 

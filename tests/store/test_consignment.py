@@ -14,6 +14,8 @@ from pacstore.release import Release
 from pacstore.storage import ObjectKind, object_path
 from pacstore.trust.targets import Withdrawal
 from tests.store.releases import NAME, NEXT, NOW, Notes, Origin, make_tree
+from tests.store.repacks import SECOND as WORN
+from tests.store.repacks import do_repack, make_worn
 
 RELEASE = Release.parse(NAME)
 
@@ -71,6 +73,19 @@ def test_the_bundle_of_another_release_is_refused(origin, tmp_path):
     with pytest.raises(Refused, match="is of another release"):
         consigned(origin, known=other.bundle)
     assert pinned(origin) == [(NEXT, OWNER)]
+
+
+def test_the_bundle_of_another_placement_is_refused(tmp_path):
+    """Who took it from there would look for packs that are not registered with it."""
+    worn = make_worn(tmp_path)
+    release = Release.parse(WORN)
+    first = consigned(worn.origin, release)
+    take_back(worn.store, release)
+    do_repack(worn)
+    with pytest.raises(Refused, match=r"as the bundle of placement 2 .* is of another one"):
+        consigned(worn.origin, release, known=first.bundle)
+    assert consigned(worn.origin, release).bundle != first.bundle
+    worn.store.close()
 
 
 def test_a_release_that_lacks_a_pack_is_an_error_and_stays_pinned_only_if_it_was(origin):

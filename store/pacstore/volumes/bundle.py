@@ -104,6 +104,12 @@ def keep_volume(store: Store, volume: Volume, digest: Digest) -> None:
         staged.publish(digest)
 
 
+def has_holdings(volume: Volume, entry: CatalogRelease) -> bool:
+    """Whether a bundle is of the placement of `entry`; a provenance may have been attached since. Raises NotFound, Corrupt."""
+    path = document_path(DocumentKind.HOLDINGS, str(entry.release))
+    return volume.read(path, limit=LIMITS.holdings_bytes) == holdings_of(entry).encode()
+
+
 def bundles_in(store: Store) -> Iterator[tuple[Digest, Release | None]]:
     """Every bundle that the store has, and of which release it is; None where it does not say so. Raises Unavailable."""
     for digest in store.storage.digests(ObjectKind.BUNDLE):
@@ -139,9 +145,8 @@ def _newest(store: Store, entry: CatalogRelease) -> Digest | None:
 
 
 def _is_of(volume: Volume, entry: CatalogRelease) -> bool:
-    holdings = volume.read(document_path(DocumentKind.HOLDINGS, str(entry.release)), limit=LIMITS.holdings_bytes)
     shared = {piece.path for piece in volume.contents.shared}
-    return holdings == holdings_of(entry).encode() and all(link.file in shared for link in links_of(entry))
+    return has_holdings(volume, entry) and all(link.file in shared for link in links_of(entry))
 
 
 def _is_whole(store: Store, digest: Digest) -> bool:
