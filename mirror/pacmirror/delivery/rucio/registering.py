@@ -92,7 +92,7 @@ def _register(catalogue: RucioCatalogue, supply: Supply, target: Target, *, lack
     except OtherBundle:
         raise
     except (NotFound, Refused):
-        if material.is_new and found is None:
+        if material.is_new and (found is None or found.kind != "DATASET"):
             supply.take_back()  # nothing was registered for which it would be kept
         raise
     if lacks_scope:
