@@ -174,15 +174,18 @@ def retire(
         with _keeper(where) as take_back:
             catalogue = RucioCatalogue.connect(account=account)
             done = retiring.retire(catalogue, name, rse=rse, scope=scope, with_rules=delete_rules, now=time.time())
-            was_pinned = take_back(name)
+            # There is one pin for all scopes.
+            was_pinned = not done.kept_in and take_back(name)
         for did in done.datasets:
             out.text(f"retired {did}")
         rules = f", {done.rules} rules deleted" if done.rules else ""
         pinned = ", and no longer pinned in the store" if was_pinned else ""
+        if done.kept_in:
+            pinned = f"; it stays pinned in the store: the scope {', '.join(done.kept_in)} has it, too"
         out.text(f"  {done.files} files are not offered at {rse} any more{rules}{pinned}")
         out.result(
             {"release": str(name), "rse": rse, "datasets": [str(did) for did in done.datasets], "files": done.files,
-             "rules": done.rules, "was_pinned": was_pinned}
+             "rules": done.rules, "was_pinned": was_pinned, "kept_in": list(done.kept_in)}
         )  # fmt: skip
 
 

@@ -463,6 +463,8 @@ def test_what_is_not_there_is_said_with_what_to_do(catalogue: RucioCatalogue) ->
 def test_a_release_is_registered_and_retired_from_a_machine_that_has_no_store(
     bridge: Site, origin: Origin, rucio: Rucio, scope: str, tmp_path: Path
 ) -> None:
+    release = "Stack-2.0-x86_64-linux"  # of no other scope here
+    origin.site.publish(origin.new, release, origin.store, "--keys", origin.root_keys.parent)
     keys, tokens, config = origin.root_keys.parent, tmp_path / "tokens", tmp_path / "pacball.toml"
     token = bridge.ok("token", "create", "manager", "--role", "publish", "--line", "Stack", "--file", tokens)["token"]
     config.write_text(
@@ -477,15 +479,15 @@ def test_a_release_is_registered_and_retired_from_a_machine_that_has_no_store(
         (manager.home / "config/pacball/config.toml").write_text(f'[tokens]\n"{url}" = "{manager.home}/token"\n')
         words = ("--rse", RSE, "--from", url, "--scope", scope)
         trust = ("--root-keys", origin.root_keys)
-        done = manager.ok("rucio", "register", NEW, *words, *trust, "--pacball")
+        done = manager.ok("rucio", "register", release, *words, *trust, "--pacball")
         again = bridge.ok(
-            "rucio", "register", NEW, "--rse", RSE, "--store", origin.store, "--scope", scope, "--pacball"
+            "rucio", "register", release, "--rse", RSE, "--store", origin.store, "--scope", scope, "--pacball"
         )
         assert (again["was_complete"], again["bundle"]) == (True, done["bundle"])
-        left = manager.ok("rucio", "retire", NEW, *words)
+        left = manager.ok("rucio", "retire", release, *words)
         assert (left["files"], left["was_pinned"]) == (done["files"] + 1, True)
     words = ("--rse", RSE, "--store", origin.store, "--scope", scope)
-    assert bridge.ok("rucio", "retire", NEW, *words)["was_pinned"] is False
+    assert bridge.ok("rucio", "retire", release, *words)["was_pinned"] is False
 
 
 def test_an_account_without_rights_is_told_so(
@@ -579,6 +581,24 @@ def test_a_retired_release_leaves_and_may_come_back(catalogue: RucioCatalogue, r
     assert catalogue.collection(first.dataset) is None
     assert register(catalogue, old, target(scope)).made_available == 4
     check_whole(catalogue, old, scope)
+
+
+def test_a_release_stays_pinned_while_another_scope_has_it(
+    bridge: Site, origin: Origin, catalogue: RucioCatalogue, scope: str
+) -> None:
+    other = f"{scope}also"
+    catalogue.client.add_scope("root", other)
+    words = ("--rse", RSE, "--store", origin.store)
+    for one in (scope, other):
+        bridge.ok("rucio", "register", OLD, *words, "--scope", one)
+    done = bridge.ok("rucio", "retire", OLD, *words, "--scope", other)
+    assert done["was_pinned"] is False
+    assert scope in done["kept_in"]
+    material = Made("Both-1-x", range(2))
+    for one in (scope, other):
+        register(catalogue, material, target(one))
+    left = [retired(catalogue, material.entry.release, rse=RSE, scope=one, with_rules=False) for one in (other, scope)]
+    assert [one.kept_in for one in left] == [(scope,), ()]
 
 
 def test_a_rule_that_ends_some_day_wants_the_release_until_then(catalogue: RucioCatalogue, scope: str) -> None:

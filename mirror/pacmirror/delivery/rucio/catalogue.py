@@ -208,6 +208,15 @@ class RucioCatalogue:
                 found[str(row["name"])] = _file_record(row, "did_type")
         return found
 
+    def scopes_that_keep(self, names: Iterable[str]) -> set[str]:
+        """The scopes that have a DID of one of these names which is not to be removed."""
+        every = self.ask("the scopes", lambda: list(self.client.list_scopes()))
+        found = set()
+        for batch in batches({"scope": scope, "name": name} for name in names for scope in every):
+            rows = self.ask("the scopes", lambda dids=batch: list(self.client.get_metadata_bulk(list(dids))))  # type: ignore[misc]
+            found |= {str(row["scope"]) for row in rows if row.get("expired_at") is None}
+        return found
+
     def content(self, did: Did) -> dict[str, FileRecord]:
         """What is in a dataset, by name; of a container the names alone mean something. Raises NotFound."""
         rows = self.ask(did, lambda: _bounded(self.client.list_content(did.scope, did.name), did))

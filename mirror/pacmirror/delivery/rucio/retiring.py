@@ -33,11 +33,15 @@ _DELETING_SECONDS = 2 * 3600.0
 
 @dataclass(frozen=True)
 class Retired:
-    """The `datasets` that expire now; how many `files` are not offered at the RSE any more, and how many `rules` were deleted."""
+    """The `datasets` that expire now; how many `files` are not offered at the RSE any more, and how many `rules` were deleted.
+
+    `kept_in`: the other scopes that have such a dataset, for which the store has to keep the release.
+    """
 
     datasets: tuple[Did, ...]
     files: int
     rules: int
+    kept_in: tuple[str, ...] = ()
 
 
 def retire(
@@ -69,7 +73,8 @@ def retire(
     states = catalogue.replica_states(rse, scope, alone)
     offered = [name for name in alone if states.get(name) == AVAILABLE]
     catalogue.set_unavailable(rse, scope, offered)
-    return Retired(tuple(datasets), len(offered), len(rules))
+    kept_in = catalogue.scopes_that_keep(did.name for did in datasets) - {scope}
+    return Retired(tuple(datasets), len(offered), len(rules), tuple(sorted(map(printable, kept_in))))
 
 
 def datasets_of(catalogue: RucioCatalogue, release: Release, scope: str) -> list[Did]:
