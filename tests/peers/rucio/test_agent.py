@@ -12,12 +12,24 @@ import subprocess
 
 import pytest
 
-from pacmirror.delivery.rucio.naming import Did
+from pacmirror.delivery.rucio.agent import Agent, AgentConfig
+from pacmirror.delivery.rucio.catalogue import FileRecord
+from pacmirror.delivery.rucio.naming import Did, FileKind, dataset_name, file_name
 from pacmirror.delivery.rucio.rse import Rse
+from pacmirror.delivery.rucio.trusting import make_trust
+from pacstore.ledger import pins
+from pacstore.release import Release
+from pacstore.storage import ObjectKind
+from pacstore.store import Store
+from pacstore.volumes.bundle import make_bundle
 from tests.e2e import trees
 from tests.e2e.site import END_S, Origin, Outcome, Site, free_port, get, wait_until
 from tests.peers.rucio.rses import SCOPE, add_rse, catalogue_of, end_rule
 from tests.peers.rucio.server import running_rucio
+from tests.store.carried import carry_in, carry_out, root_of
+from tests.store.releases import NOW
+from tests.store.repacks import SECOND, do_repack, make_worn
+from tests.store.sweeping import DAY
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(400)]
 _OLD, _NEW = "Agent-1.0-x86_64-linux", "Agent-1.1-x86_64-linux"
@@ -342,6 +354,51 @@ def test_the_daemon_keeps_an_rse_by_its_configuration(shop):
             process.send_signal(signal.SIGTERM)
             done = Outcome.of(process, timeout=60)
     assert done.code == 0, done.err
+
+
+def test_a_dataset_whose_packs_were_replaced_at_the_origin_is_kept_beside_the_new_ones(rucio, tmp_path):
+    worn = make_worn(tmp_path / "origin")
+    store, root = worn.store.path, root_of(worn.store.path)
+    catalogue, name, rse = catalogue_of(rucio), "AGENT-WORN", "AGENT-WORN-SITE"
+    with Site(tmp_path / "home").serving(store) as url:
+        add_rse(catalogue.client, name, url)
+        add_rse(catalogue.client, rse)
+        bundle = make_bundle(worn.store, Release.parse(SECOND), root=root, clock=lambda: NOW + DAY)
+        did = Did(SCOPE, dataset_name(bundle.entry))
+        kinds = {
+            FileKind.BUNDLE: [bundle.digest],
+            FileKind.MANIFEST: [bundle.entry.manifest.digest],
+            FileKind.PACK: bundle.packs,
+        }
+        files = [
+            FileRecord(
+                file_name(kind, digest), True, worn.store.storage.size(kind.object_kind, digest), "0" * 8, "0" * 32
+            )
+            for kind, digests in kinds.items()
+            for digest in digests
+        ]
+        catalogue.add_replicas(name, SCOPE, files)
+        catalogue.client.add_dataset(SCOPE, did.name)
+        catalogue.attach(did, [file.name for file in files])
+        do_repack(worn)
+        # The site has seen that by another way.
+        carry_out(store, tmp_path / "catalog.tar", [])
+        carry_in([tmp_path / "catalog.tar"], tmp_path / "site", root=root)
+        rule = catalogue.client.add_replication_rule([did.fields()], 1, rse)[0]
+        config = AgentConfig(rse, tmp_path / "site", grace_seconds=0.0)
+        agent = Agent(config, connect=lambda: catalogue_of(rucio), trust=make_trust(root), clock=lambda: NOW + DAY)
+        standing = agent.once()
+    assert not standing.troubles
+    assert catalogue.client.get_replication_rule(rule)["state"] == "OK"
+    with Store.open(tmp_path / "site", writable=False) as site, site.ledger.reading() as connection:
+        kept = {pin.name for pin in pins.listed(connection, now=NOW + DAY)}
+        assert {str(pack) for pack in bundle.packs} <= kept
+        assert all(site.storage.size(ObjectKind.PACK, pack) == length for pack, length in bundle.packs.items())
+    # Nothing is left of them when nobody wants them any more.
+    end_rule(rucio, catalogue.client, rule)
+    assert agent.once().let_go == 1
+    with Store.open(tmp_path / "site", writable=False) as site, site.ledger.reading() as connection:
+        assert pins.listed(connection, now=NOW + DAY) == []
 
 
 def _said(process) -> str:

@@ -18,13 +18,14 @@ from pacmirror.delivery.rucio.rse import AVAILABLE, BAD
 from pacmirror.delivery.rucio.shelf import Here, Shelf
 from pacmirror.delivery.rucio.source import RucioSource
 from pacstore.check import catalog_releases
+from pacstore.documents import fetch_signed, keep_document
 from pacstore.errors import Corrupt, PacballError, Refused
 from pacstore.ledger import damage, orders, pins, releases
 from pacstore.ledger.pins import Pin
 from pacstore.ledger.releases import ReleaseState
 from pacstore.repair.givers import find_givers
 from pacstore.repair.overhaul import overhaul
-from pacstore.storage import object_path
+from pacstore.storage import ObjectKind, object_path
 from pacstore.volumes.bundle import bundle_file, keep_volume, open_bundle
 from pacstore.volumes.expected import copy_catalog, packs_named
 from pacstore.volumes.gathering import gather
@@ -122,6 +123,7 @@ class Delivery:
                     self._bring(source)
                 came = source.traffic.bytes_downloaded
         self._report(self._files.values())
+        self._check()
         return Delivered(self.release, len(self._reported), came)
 
     def report_packs(self, rse: Rse) -> None:
@@ -134,6 +136,16 @@ class Delivery:
         names = shelf.whole(todo)
         (rse or self._place.rse).report(names)
         self._reported |= set(names)
+
+    def _check(self) -> None:
+        """Raise Corrupt unless all is here: what Rucio says of a file may be what is wrong."""
+        shelf = Shelf(self._store)
+        wrong = [file for file in self._files.values() if shelf.look(file) is not Here.WHOLE]
+        if wrong:
+            first = f"{wrong[0].name} of {wrong[0].length:,} bytes"
+            message = f"{len(wrong)} of its files are not here as Rucio describes them: {first}"
+            hint = "it was registered wrongly, or is damaged here: pacball store check says more"
+            raise Corrupt(message, place=str(self.did), hint=hint)
 
     def _doubt(self) -> bool:
         """Read again what somebody has declared bad; whether all of it is right."""
@@ -167,6 +179,8 @@ class Delivery:
                 )
             except Superseded:
                 # Packs that have come later take their place in the store's catalog; Rucio wants these ones as well.
+                path = object_path(ObjectKind.MANIFEST, entry.manifest.digest)
+                keep_document(self._store.storage, path, fetch_signed(volume, path, entry.manifest))
                 self._bring_packs(source, packs_named(volume, entry))
             else:
                 take_in([volume], judged, self._store.path, root=root, state_dir=None, clock=place.clock,
