@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 SiteRse = Annotated[str, typer.Option("--rse", metavar="RSE", help="The RSE whose files the store has.")]
 SiteStore = Annotated[Path, typer.Option("--store", metavar="DIR", help="The store; made if it is missing.")]
 _SHOWN = 20
+_LOOK_SECONDS, _DRAIN_SECONDS = 0.5, 10.0
 
 
 def agent(
@@ -68,8 +71,7 @@ def agent(
         if once:
             _print_standing(output, made.once())
             return
-        with _stopping(made):
-            made.run()
+        _run(made)
         output.result(made.standing.document())
 
 
@@ -115,6 +117,20 @@ def _trust(root_keys: Path | None) -> Trust:
     return make_trust(read_root(Path(configured)) if configured else None, read_pins(roots_dirs()))
 
 
+def _run(made: Agent) -> None:
+    """Run it until it is told to stop. It may be killed anywhere: where Rucio does not answer, nobody waits for that."""
+    from pacmirror.threads import run_in_thread  # noqa: PLC0415
+
+    with _stopping(made):
+        done = run_in_thread(made.run, name="pacball-rucio")
+        while not made.stopped and not done.done():
+            wait([done], timeout=_LOOK_SECONDS)
+        try:
+            done.result(_DRAIN_SECONDS)
+        except TimeoutError:
+            logging.getLogger(__name__).warning("what was going on did not end in time, and was cut off")
+
+
 @contextmanager
 def _stopping(made: Agent) -> Iterator[None]:
     """Inside, SIGTERM and ^C stop the agent; a second ^C ends at once."""
@@ -144,9 +160,8 @@ def _print_standing(output: Output, standing: Standing) -> None:
         output.text(f"  {standing.let_go} let go")
     if standing.leaving:
         output.text(f"  {standing.leaving} that no rule wants any more leave after their grace time")
-    for warning in standing.warnings():
-        if standing.held_back:
-            output.warn(warning)
+    for warning in standing.leaving_warnings():
+        output.warn(warning)
     output.result(standing.document())
     if standing.whole < standing.wanted:
         raise SystemExit(exits.DAMAGED)

@@ -16,8 +16,10 @@ from pacmirror.delivery.rucio.agent import Agent, AgentConfig
 from pacmirror.delivery.rucio.catalogue import FileRecord
 from pacmirror.delivery.rucio.naming import Did, FileKind, dataset_name, file_name
 from pacmirror.delivery.rucio.rse import Rse
+from pacmirror.delivery.rucio.spoiling import Spoiling
 from pacmirror.delivery.rucio.trusting import make_trust
-from pacstore.ledger import pins
+from pacstore.damage import DamagedPart
+from pacstore.ledger import damage, pins
 from pacstore.release import Release
 from pacstore.storage import ObjectKind
 from pacstore.store import Store
@@ -238,6 +240,84 @@ def test_a_rucio_that_was_set_up_anew_takes_nothing_away(shop):
             asked = shop.once("--grace", "0")
             assert (asked["datasets"]["leaving"], asked["let_go"]) == (1, 0)
     assert (shop.store / "public/holdings" / _OLD).exists()
+
+
+def test_a_rucio_that_forgot_a_release_and_knows_its_shared_packs_takes_nothing_away(shop):
+    for did in (shop.old, shop.new):
+        shop.rule(did)
+    shop.once()
+    with running_rucio() as other:
+        shop.site.environment |= {"RUCIO_HOME": str(other.client_home())}
+        client = catalogue_of(other).client
+        for name in ("AGENT-ORIGIN", shop.name):
+            add_rse(client, name)
+        for release in (_OLD, _NEW):
+            words = ("--rse", "AGENT-ORIGIN", "--store", shop.origin.store, "--root-keys", shop.origin.root_keys)
+            shop.site.ok("rucio", "register", release, *words)
+        client.add_replication_rule([shop.old.fields()], 1, shop.name)
+        outcome = shop.site.run(*shop.words("--once", "--grace", "0"))
+        assert outcome.json["datasets"] | {"troubled": 0} == {"wanted": 1, "whole": 1, "troubled": 0, "leaving": 1}
+        assert "was its database restored?" in outcome.err
+        assert (shop.store / "public/holdings" / _NEW).exists()
+        # A person may let it go all the same.
+        shop.site.ok("store", "unpin", _NEW, "--owner", "rucio agent", "--store", shop.store)
+        assert shop.once("--grace", "0")["datasets"] == {"wanted": 1, "whole": 1, "troubled": 0, "leaving": 0}
+        assert not (shop.store / "public/holdings" / _NEW).exists()
+
+
+def test_what_rules_lock_that_are_no_locks_of_datasets_stays(shop):
+    rule = shop.rule(shop.new)
+    shop.once()
+    single = shop.client.add_replication_rule([shop.new.fields()], 1, f"({shop.name})", grouping="NONE")[0]
+    end_rule(shop.rucio, shop.client, rule)
+    assert shop.once("--grace", "0")["let_go"] == 0
+    assert (shop.store / "public/holdings" / _NEW).exists()
+    assert shop.states(shop.new) == {"AVAILABLE"}
+    end_rule(shop.rucio, shop.client, single)
+    assert shop.once("--grace", "0")["let_go"] == 1
+    assert "AVAILABLE" not in shop.states(shop.new)
+
+
+def test_a_dataset_with_more_files_than_its_release_is_not_called_whole(shop):
+    scope, name = "agent-more", shop.old.name
+    with contextlib.suppress(Exception):
+        shop.client.add_scope("root", scope)
+    content = [*shop.client.list_content(SCOPE, name)]
+    extra = {**content[0], "name": f"{'0' * 64}.pack"}
+    files = [
+        {"scope": scope, **{key: file[key] for key in ("name", "bytes", "adler32", "md5")}}
+        for file in (*content, extra)
+    ]
+    shop.client.add_replicas("AGENT-ORIGIN", files)
+    shop.client.add_dataset(scope, name)
+    shop.client.add_files_to_dataset(scope, name, [{"scope": scope, "name": file["name"]} for file in files])
+    shop.client.close(scope, name)
+    shop.rule(Did(scope, name))
+    outcome = shop.site.run(*shop.words("--once", "--scope", scope))
+    assert outcome.code == 1, outcome.err
+    assert "1 of its files are not here as Rucio describes them" in outcome.err
+    assert outcome.json["datasets"]["whole"] == 0
+    # What is right of it was brought and reported.
+    states = {file.name: file.state for file in Rse(shop.catalogue, shop.name, scope).files(Did(scope, name)).values()}
+    assert {one for one, state in states.items() if state != "AVAILABLE"} == {extra["name"]}
+
+
+def test_what_was_damaged_and_is_gone_is_not_called_good(shop):
+    shop.rule(shop.old)
+    shop.once()
+    name = min(shop.packs())
+    pack = f"packs/{name[:2]}/{name}"
+    spoiling = Spoiling()
+    with Store.open(shop.store, writable=True) as store:
+        with store.ledger.writing() as connection:
+            damage.record(connection, [DamagedPart(pack, 0, 100, "is wrong")], now=0.0)
+        spoiling.tell(store, shop.rse)
+        assert shop.states(shop.old) == {"AVAILABLE", "BAD"}
+        (store.public / pack).unlink()
+        with store.ledger.writing() as connection:
+            damage.end(connection, pack, giver="", now=0.0)
+        spoiling.tell(store, shop.rse)
+    assert shop.rse.files(shop.old)[f"{name}.pack"].state == "BAD"
 
 
 def test_two_agents_do_not_fight(shop, tmp_path):

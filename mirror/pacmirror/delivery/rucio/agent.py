@@ -48,7 +48,6 @@ POLL_SECONDS = 60.0
 GRACE_SECONDS = 86_400.0
 _FULL_SECONDS = 3600.0
 """Also what seems to be settled is looked at so often: others may have declared something bad."""
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 60.0, 3600.0
 _LOCK_SECONDS = 1.0
 
 
@@ -185,7 +184,9 @@ class Agent:
         self.standing.asked_at = now
         if self.standing.recover("working"):
             _log.info("the agent of the RSE %s goes on", rse.name)
-        record = self._remember(store, record, record.seen(set(wanted), now=now))
+        record = self._remember(
+            store, record, record.seen(set(wanted), now=now, grace_seconds=self.config.grace_seconds)
+        )
         self._forget(wanted)
         self._tell(record, len(wanted))
         self._spoiling.tell(store, rse)
@@ -195,19 +196,25 @@ class Agent:
             if self._is_due(store, record.kept[did], wanted[did]):
                 record = self._bring(store, rse, wanted[did], record)
                 self._tell(record, len(wanted))
-        for kept in record.due(now=self._clock(), grace_seconds=self.config.grace_seconds):
+        # What has passed since Rucio was asked says nothing of what it wants.
+        for kept in record.due(now=now, grace_seconds=self.config.grace_seconds):
+            if self._stop.is_set():
+                return
             record = self._let_go(store, rse, kept, record)
         self._tell(record, len(wanted))
-        if now - self._memory.full_at >= _FULL_SECONDS:
+        if self._is_full(now):
             self._memory.full_at = now
         self.standing.state = "idle"
 
     def _is_due(self, store: Store, kept: Kept, wanted: Wanted) -> bool:
         now, trouble = self._clock(), self.standing.troubles.get(str(wanted.did))
         if trouble is not None:
-            return now >= trouble.next_at
+            return trouble.is_due(now)
         is_settled = kept.is_whole and self._memory.settled.get(wanted.did) == (wanted, self._is_held(store, kept))
-        return not is_settled or now - self._memory.full_at >= _FULL_SECONDS
+        return not is_settled or self._is_full(now)
+
+    def _is_full(self, now: float) -> bool:
+        return not 0 <= now - self._memory.full_at < _FULL_SECONDS
 
     @staticmethod
     def _is_held(store: Store, kept: Kept) -> bool:
@@ -258,16 +265,17 @@ class Agent:
 
     def _trouble(self, rse: Rse, wanted: Wanted, error: PacballError) -> None:
         before = self.standing.troubles.get(str(wanted.did))
-        attempts = before.attempts + 1 if before is not None else 1
-        pause = min(_FIRST_PAUSE_SECONDS * 2 ** (attempts - 1), _LONGEST_PAUSE_SECONDS)
         reason = str(error).removeprefix(f"{wanted.did}: ")
-        trouble = Trouble(str(wanted.did), reason, attempts, self._clock() + pause)
+        trouble = Trouble.after(before, str(wanted.did), reason, self._clock())
         self.standing.troubles = {**self.standing.troubles, trouble.dataset: trouble}
         _log.warning("%s could not be delivered, and is tried again: %s", wanted.did, reason)
         if before is None or before.reason != reason:
             rse.comment(wanted.rules, f"not delivered to {rse.name} yet: {reason}")
 
     def _let_go(self, store: Store, rse: Rse, kept: Kept, record: AgentRecord) -> AgentRecord:
+        before = self.standing.staying.get(str(kept.did))
+        if before is not None and not before.is_due(self._clock()):
+            return record
         try:
             done = let_go(store, rse, kept, record, self.config.subscriptions, clock=self._clock)
         except RucioAway:
@@ -275,9 +283,13 @@ class Agent:
         except PacballError as error:
             self.standing.failures += 1
             reason = str(error).removeprefix(f"{kept.did}: ")
-            _log.warning("%s could not be let go, and is tried again: %s", kept.did, reason)
+            staying = Trouble.after(before, str(kept.did), reason, self._clock())
+            self.standing.staying = {**self.standing.staying, staying.dataset: staying}
+            if before is None or before.reason != reason:
+                _log.warning("%s could not be let go, and is tried again: %s", kept.did, reason)
             return record
         self.standing.let_go += 1
+        self.standing.staying = {key: one for key, one in self.standing.staying.items() if key != str(kept.did)}
         _log.info("%s is let go: %s", kept.did, done)
         return self._remember(store, record, record.without(kept.did))
 
@@ -294,6 +306,7 @@ class Agent:
         self._memory.settled = {did: one for did, one in self._memory.settled.items() if did in wanted}
         known = {str(did) for did in wanted}
         self.standing.troubles = {key: one for key, one in self.standing.troubles.items() if key in known}
+        self.standing.staying = {key: one for key, one in self.standing.staying.items() if key not in known}
 
     def _tell(self, record: AgentRecord, wanted: int) -> None:
         leaving, standing = record.leaving(), self.standing

@@ -51,25 +51,58 @@ def let_go(
 ) -> Left:
     """Take a dataset from Rucio at the RSE, and from the store unless something else keeps its release there. May be repeated.
 
-    Raises RucioAway; Unavailable where Rucio knows none of its files here: then it has lost more than a rule, and nobody can
-    say what it would want.
+    Raises RucioAway; Unavailable where Rucio does not know here what only this dataset has: then it has lost more than a rule,
+    and nobody can say what it would want; and where it locks files here for what the agent does not see.
     """
     stays = _why_it_stays(store, kept, record, subscribed, clock)
     if stays:
+        # Its packs that the store's catalog names no longer go all the same.
+        rse.withdraw(sorted(file_name(FileKind.PACK, pack) for pack in _pinned_packs(store, kept)))
         _unpin_packs(store, kept)
         if not _others(kept, record):
             retire(store, Release.parse(kept.release), owner=OWNER, configured=subscribed, clock=clock)
         return Left(stays=stays)
     names = _names(store, rse, kept)
-    done = rse.withdraw(names)
-    if names and not (done.gone or done.wanted):
-        message = f"Rucio knows none of its {len(names)} files at {rse.name} any more, though nobody has let them go"
-        hint = "it stays; if that is meant: pacball store unpin --owner 'rucio agent', and pacball store drop"
+    # Packs may be of other datasets, too: that Rucio knows those says nothing of this one.
+    own = [name for name in names if not _is_pack(name)]
+    first = rse.withdraw(own)
+    if own and not (first.gone or first.wanted) and _is_pinned(store, kept):
+        message = f"Rucio does not know {own[0]} at {rse.name} any more, though nobody has let it go"
+        hint = (
+            "was its database restored? It stays until a rule wants it again; if it is to go: pacball store unpin "
+            f"{kept.release} --owner '{OWNER}' --store {store.path}"
+        )
+        raise Unavailable(message, place=str(kept.did), hint=hint)
+    then = rse.withdraw(name for name in names if _is_pack(name))
+    done = Left(len(first.gone) + len(then.gone), len(first.wanted) + len(then.wanted))
+    wanted = {*first.wanted, *then.wanted}
+    strange = wanted - _names_of_others(store, kept, record) if wanted else wanted
+    if strange:
+        message = (
+            f"{len(strange)} of its files are locked at {rse.name} by rules on something else, {min(strange)} for one"
+        )
+        hint = "it stays as long; rules with grouping NONE do that, and rules on other datasets that have its files"
         raise Unavailable(message, place=str(kept.did), hint=hint)
     _unpin_packs(store, kept)
     if kept.release:
         retire(store, Release.parse(kept.release), owner=OWNER, configured=subscribed, clock=clock)
-    return Left(len(done.gone), len(done.wanted))
+    return done
+
+
+def _is_pack(name: str) -> bool:
+    return name.endswith(f".{FileKind.PACK}")
+
+
+def _is_pinned(store: Store, kept: Kept) -> bool:
+    """Whether the store still keeps its release for Rucio: nobody has taken that back by hand."""
+    with store.ledger.reading() as connection:
+        return any(pin.owner == OWNER and pin.name == kept.release for pin in pins.listed(connection, now=0.0))
+
+
+def _names_of_others(store: Store, kept: Kept, record: AgentRecord) -> set[str]:
+    """The files, as the store knows them, of the other datasets that somebody wants here."""
+    others = (one for one in record.kept.values() if one.did != kept.did and one.unwanted_since is None and one.release)
+    return {name for one in others for name in _names_here(store, one)}
 
 
 def _others(kept: Kept, record: AgentRecord) -> list[Kept]:

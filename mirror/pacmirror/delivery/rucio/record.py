@@ -22,6 +22,8 @@ RECORD_NAME = "rucio-agent.json"
 FORMAT = 1
 _BYTES = 256 * MIB
 _STORE_BYTES = 16
+ANSWERS = 4
+"""The time between two answers of Rucio counts for one of so many parts of the grace time, at most."""
 MASS = 4
 """Of so many datasets or more, ..."""
 MASS_FACTOR = 7
@@ -33,7 +35,8 @@ class Kept:
     """A dataset that the agent has brought here, or begun to. `release`: its name, "" while that is not known.
 
     `was_here`: the release was here whole before Rucio wanted it: then it is not Rucio's to remove.
-    `unwanted_since`: since when Rucio has said, whenever it was asked, that nobody wants it here; None while somebody does.
+    `unwanted_since`: since when Rucio has said, whenever it was asked, that nobody wants it here; None while somebody does. It
+    is put off by the time for which Rucio was not asked, so that only what was said counts.
     """
 
     did: Did
@@ -45,11 +48,15 @@ class Kept:
 
 @dataclass(frozen=True)
 class AgentRecord:
-    """What an agent knows: the RSE that the store is for, by which name the store is told from others, and its datasets."""
+    """What an agent knows: the RSE that the store is for, by which name the store is told from others, and its datasets.
+
+    `asked_at`: when Rucio was asked last, where something leaves; else None.
+    """
 
     rse: str
     store: str = field(default_factory=lambda: secrets.token_hex(_STORE_BYTES))
     kept: dict[Did, Kept] = field(default_factory=dict)
+    asked_at: float | None = None
 
     def encode(self) -> bytes:
         """The bytes of the file."""
@@ -63,7 +70,8 @@ class AgentRecord:
             }
             for _, one in sorted(self.kept.items())
         ]
-        return encode_json({"datasets": datasets, "format": FORMAT, "rse": self.rse, "store": self.store})
+        values: dict[str, object] = {"asked_at": self.asked_at, "datasets": datasets, "format": FORMAT}
+        return encode_json({**values, "rse": self.rse, "store": self.store})
 
     def with_(self, kept: Kept) -> AgentRecord:
         """The same with a dataset added, or in the place of what was known of it."""
@@ -73,11 +81,20 @@ class AgentRecord:
         """The same without a dataset."""
         return replace(self, kept={key: one for key, one in self.kept.items() if key != did})
 
-    def seen(self, wanted: set[Did], *, now: float) -> AgentRecord:
-        """The same after Rucio has said, at `now`, which datasets are `wanted`; new ones are begun."""
+    def seen(self, wanted: set[Did], *, now: float, grace_seconds: float) -> AgentRecord:
+        """The same after Rucio has said, at `now`, which datasets are `wanted`; new ones are begun.
+
+        Whatever the clock did meanwhile, and however long nobody asked: what passed since it was asked last counts for no more
+        than a part of the grace time, so that several answers must agree.
+        """
         kept = {did: self.kept.get(did, Kept(did)) for did in wanted}
         kept |= {did: one for did, one in self.kept.items() if did not in wanted}
-        return replace(self, kept={did: _at(one, now, is_wanted=did in wanted) for did, one in kept.items()})
+        passed = max(now - self.asked_at, 0.0) if self.asked_at is not None else 0.0
+        counted = min(passed, grace_seconds / ANSWERS)
+        before = self.asked_at if self.asked_at is not None else now
+        kept = {did: _at(one, now, now - counted - before, is_wanted=did in wanted) for did, one in kept.items()}
+        leaves = any(one.unwanted_since is not None for one in kept.values())
+        return replace(self, kept=kept, asked_at=now if leaves else None)
 
     def leaving(self) -> list[Kept]:
         """Those that are not wanted any more."""
@@ -123,26 +140,30 @@ def decode(data: bytes, place: str) -> AgentRecord:
         if not isinstance(datasets, list):
             raise TypeError("no list of datasets")  # noqa: TRY301 - one kind for all damage
         kept = [_kept(one) for one in datasets]
-        return AgentRecord(str(value["rse"]), str(value["store"]), {one.did: one for one in kept})
+        asked_at = _moment(value.get("asked_at"))
+        return AgentRecord(str(value["rse"]), str(value["store"]), {one.did: one for one in kept}, asked_at)
     except (KeyError, TypeError, ValueError, PacballError) as error:
         hint = "move it away: what the agent has brought then stays here until it is wanted again, or dropped by hand"
         raise Corrupt(f"is not what pacball wrote: {error}", place=place, hint=hint) from error
 
 
 def _kept(value: dict[str, object]) -> Kept:
-    since = value["unwanted_since"]
-    if since is not None and type(since) not in (int, float):
-        raise ValueError("a time is no number")
-    moment = None if since is None else float(since)  # type: ignore[arg-type]
     release, flags = str(value["release"]), (value["whole"] is True, value["was_here"] is True)
     if release:
         Release.parse(release)
-    return Kept(Did.parse(str(value["did"])), release, *flags, moment)
+    return Kept(Did.parse(str(value["did"])), release, *flags, _moment(value["unwanted_since"]))
 
 
-def _at(kept: Kept, now: float, *, is_wanted: bool) -> Kept:
+def _moment(value: object) -> float | None:
+    if value is None:
+        return None
+    if type(value) not in (int, float):
+        raise ValueError("a time is no number")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _at(kept: Kept, now: float, put_off: float, *, is_wanted: bool) -> Kept:
     if is_wanted:
-        return kept if kept.unwanted_since is None else replace(kept, unwanted_since=None)
-    # A later moment was written when the clock was wrong.
-    since = now if kept.unwanted_since is None else min(kept.unwanted_since, now)
-    return kept if since == kept.unwanted_since else replace(kept, unwanted_since=since)
+        return replace(kept, unwanted_since=None)
+    since = now if kept.unwanted_since is None else min(kept.unwanted_since + put_off, now)
+    return replace(kept, unwanted_since=since)

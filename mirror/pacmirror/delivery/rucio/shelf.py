@@ -6,7 +6,7 @@ import enum
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from pacmirror.delivery.rucio.naming import FileKind
+from pacmirror.delivery.rucio.naming import FileKind, parse_file_name
 from pacstore.errors import NotFound, PacballError, Unavailable
 from pacstore.ledger import damage, packs
 from pacstore.ledger.packs import PackState
@@ -77,6 +77,19 @@ def reread(store: Store, file: RseFile) -> list[DamagedPart]:
                 raise Unavailable(step.unread[0], place=path)
             found += step.damage
     return found
+
+
+def is_here(store: Store, name: str) -> bool:
+    """Whether the object that is called so in Rucio is here. Raises Unavailable if that cannot be known."""
+    found = parse_file_name(name)
+    if found is None:
+        return False
+    kind, digest = found
+    try:
+        store.storage.size(kind.object_kind, digest)
+    except NotFound:
+        return False
+    return True
 
 
 def name_of(path: str) -> str | None:

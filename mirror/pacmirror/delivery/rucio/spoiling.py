@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pacmirror.delivery.rucio.declaring import REASON
 from pacmirror.delivery.rucio.rse import AVAILABLE, BAD
-from pacmirror.delivery.rucio.shelf import name_of
+from pacmirror.delivery.rucio.shelf import is_here, name_of
 from pacstore.errors import Refused
 from pacstore.ledger import damage
 
@@ -33,7 +33,8 @@ class Spoiling:
             return
         states = rse.states(names ^ self._told)
         bad = [name for name in names - self._told if states.get(name) == AVAILABLE]
-        good = [name for name in self._told - names if states.get(name) == BAD]
+        # What is damaged no longer may have been repaired, or be gone.
+        good = [name for name in self._told - names if states.get(name) == BAD and is_here(store, name)]
         try:
             rse.declare_bad(bad, REASON)
             rse.report(good)

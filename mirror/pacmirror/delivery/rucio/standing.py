@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -11,6 +12,7 @@ from pacstore.trust.clock import date
 
 LISTED = 20
 """No list in the status has more entries."""
+_FIRST_PAUSE_SECONDS, _DOUBLED, _LONGEST_PAUSE_SECONDS = 60.0, 6, 3600.0
 
 
 @dataclass
@@ -37,12 +39,26 @@ class OnTheWay:
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why a dataset is not here whole: after `attempts`, the next of which is at `next_at`, in seconds since 1970."""
+    """Why a dataset is not here whole, or cannot leave: after `attempts`, the last of which was at `tried_at`, and the next of
+    which is at `next_at`, in seconds since 1970.
+    """
 
     dataset: str
     reason: str
     attempts: int
+    tried_at: float
     next_at: float
+
+    @classmethod
+    def after(cls, before: Self | None, dataset: str, reason: str, now: float) -> Self:
+        """That one attempt more has failed at `now`; the pauses grow."""
+        attempts = before.attempts + 1 if before is not None else 1
+        pause = min(_FIRST_PAUSE_SECONDS * 2.0 ** min(attempts - 1, _DOUBLED), _LONGEST_PAUSE_SECONDS)
+        return cls(dataset, reason, attempts, now, now + pause)
+
+    def is_due(self, now: float) -> bool:
+        """Whether it is time for the next attempt; if the clock was set back, it is."""
+        return not self.tried_at <= now < self.next_at
 
 
 @dataclass
@@ -50,8 +66,8 @@ class Standing:
     """`state`: `starting`, `waiting` (another agent works here), `working`, `idle`, `away` (Rucio cannot be asked) or `refused`.
 
     `fault`: why it cannot work, since `fault_since`; `asked_at`: when Rucio said last what it wants. `wanted` datasets, of which
-    `whole` are here; `leaving`: those that nobody wants any more, `held_back` because so many are. The rest counts from the
-    start on.
+    `whole` are here; `leaving`: those that nobody wants any more, `held_back` because so many are, `staying` since they cannot.
+    The rest counts from the start on.
     """
 
     rse: str
@@ -66,6 +82,7 @@ class Standing:
     held_back: bool = False
     on_the_way: OnTheWay | None = None
     troubles: Mapping[str, Trouble] = field(default_factory=dict)
+    staying: Mapping[str, Trouble] = field(default_factory=dict)
     delivered: int = 0
     let_go: int = 0
     reported: int = 0
@@ -144,6 +161,13 @@ class Standing:
         for one in list(self.troubles.values())[:1]:
             more = f", and {len(self.troubles) - 1} more" if len(self.troubles) > 1 else ""
             yield f"a dataset that Rucio wants at {self.rse} could not be delivered{more}: {one.dataset}: {one.reason}"
+        yield from self.leaving_warnings()
+
+    def leaving_warnings(self) -> Iterator[str]:
+        """Those about what no rule wants any more."""
+        for one in list(self.staying.values())[:1]:
+            more = f", and {len(self.staying) - 1} more" if len(self.staying) > 1 else ""
+            yield f"a dataset that no rule wants at {self.rse} could not be let go{more}: {one.dataset}: {one.reason}"
         if self.held_back:
             yield (
                 f"Rucio wants more than half of the datasets at {self.rse} no longer, all at once: they stay for longer than "
