@@ -311,7 +311,10 @@ class Agent:
     def _tell(self, record: AgentRecord, wanted: int) -> None:
         leaving, standing = record.leaving(), self.standing
         standing.wanted = wanted
-        standing.whole = sum(one.is_whole and one.unwanted_since is None for one in record.kept.values())
+        kept = (
+            one for one in record.kept.values() if one.unwanted_since is None and str(one.did) not in standing.troubles
+        )
+        standing.whole = sum(one.is_whole for one in kept)
         standing.leaving = len(leaving)
         standing.held_back = record.is_mass()
         grace = self.config.grace_seconds * (records.MASS_FACTOR if standing.held_back else 1)
