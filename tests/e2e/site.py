@@ -115,7 +115,7 @@ class Site:
             yield url
             process.send_signal(signal.SIGTERM)
             done = Outcome.of(process, timeout=END_S)
-            assert (done.code, done.err) == (0, "")
+            assert (done.code, done.err) == (0, ""), (done.code, done.err)
 
     @contextlib.contextmanager
     def mirroring(self, store: Path, upstream: str) -> Iterator[str]:

@@ -374,6 +374,22 @@ def test_damage_is_declared_fetched_again_and_good_again(shop):
     assert shop.states(shop.old) == {"AVAILABLE"}
 
 
+def test_what_was_whole_and_nobody_has_any_more_is_not_counted_as_whole(shop):
+    shop.rule(shop.old)
+    shop.once()
+    name = min(shop.packs())
+    (shop.store / f"public/packs/{name[:2]}/{name}").unlink()
+    shop.rse.declare_bad([f"{name}.pack"], "it is gone")
+    shop.catalogue.set_unavailable("AGENT-ORIGIN", SCOPE, [f"{name}.pack"])
+    try:
+        outcome = shop.site.run(*shop.words("--once"))
+    finally:
+        shop.catalogue.set_available("AGENT-ORIGIN", SCOPE, [f"{name}.pack"])
+    assert (outcome.code, outcome.json["datasets"]["whole"]) == (1, 0)
+    assert shop.once()["datasets"]["whole"] == 1
+    assert shop.states(shop.old) == {"AVAILABLE"}
+
+
 def test_a_mirror_declares_what_it_holds_what_is_damaged_and_what_is_good_again(shop):
     shutil.copytree(shop.origin.store, shop.store)
     words = ("rucio", "declare", "--rse", shop.name, "--store", shop.store)
