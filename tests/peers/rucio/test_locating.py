@@ -68,6 +68,7 @@ def origin(origin: Origin, tmp_path_factory) -> Origin:
 def grid(rucio: Rucio, origin: Origin, tmp_path_factory) -> Iterator[Grid]:
     top = tmp_path_factory.mktemp("grid")
     publisher = with_rucio(Site(origin.site.home), rucio)
+    publisher.environment["XDG_STATE_HOME"] = str(top / "state")  # others publish more in copies of the same store
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
         patch.setenv("RUCIO_HOME", str(rucio.client_home()))
         client = Client()

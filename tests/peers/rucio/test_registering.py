@@ -69,6 +69,8 @@ def origin(origin: Origin, tmp_path_factory) -> Origin:
 def bridge(origin: Origin, rucio: Rucio) -> Site:
     """The publisher's site, which has a Rucio."""
     site = Site(origin.site.home)
+    # What is published here, nobody else has seen.
+    site.environment["XDG_STATE_HOME"] = str(origin.store.parent / "state")
     site.environment["RUCIO_HOME"] = str(rucio.client_home())
     return site
 
