@@ -109,6 +109,8 @@ async def _serve(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for writer in writers:
-            writer.transport.abort()  # over TLS a polite end would wait for the client's
+            # asyncio of Python 3.11 does not expect it of a transport that was closed while it had something to send.
+            with contextlib.suppress(AttributeError):
+                writer.transport.abort()  # over TLS a polite end would wait for the client's
         await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
         await asyncio.sleep(0.01)
