@@ -178,7 +178,7 @@ def retire(
             was_pinned = not done.kept_in and take_back(name)
         for did in done.datasets:
             out.text(f"retired {did}")
-        rules = f", {done.rules} rules deleted" if done.rules else ""
+        rules = f", {done.rules} rule{'s' if done.rules > 1 else ''} deleted" if done.rules else ""
         pinned = ", and no longer pinned in the store" if was_pinned else ""
         if done.kept_in:
             pinned = f"; it stays pinned in the store: the scope {', '.join(done.kept_in)} has it, too"

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pacstore.storage import Clock
     from pacstore.store import Store
 
-PACKS_AT_ONCE = 4
+PACKS_AT_ONCE = 3
+"""Each may have 32 MiB in memory: more packs bring no more, and with a large manifest would take more than 256 MiB."""
 _HINT = "what came is kept: run the same command again, or name other sources"
 Arrived = Callable[[Digest, int], None]
 """Told a pack that is durable now, and its length in bytes."""
