@@ -313,17 +313,15 @@ class RucioCatalogue:
 
     def set_available(self, rse: str, scope: str, names: Iterable[str]) -> None:
         """Say that replicas which an RSE has are whole there and verified. Raises NotFound if one has no replica there."""
-        for batch in batches(names):
-            states = [{"scope": scope, "name": name, "state": "A"} for name in batch]
-            self.ask(
-                f"{scope}:{batch[0]} at {rse}",
-                lambda states=states: self.client.update_replicas_states(rse, states),  # type: ignore[misc]
-            )
+        self._set_states(rse, scope, names, "A")
 
     def set_unavailable(self, rse: str, scope: str, names: Iterable[str]) -> None:
         """Say that replicas are not to be fetched from an RSE any more. A rule that locks one there would be stuck."""
+        self._set_states(rse, scope, names, "U")
+
+    def _set_states(self, rse: str, scope: str, names: Iterable[str], state: str) -> None:
         for batch in batches(names):
-            states = [{"scope": scope, "name": name, "state": "U"} for name in batch]
+            states = [{"scope": scope, "name": name, "state": state} for name in batch]
             self.ask(
                 f"{scope}:{batch[0]} at {rse}",
                 lambda states=states: self.client.update_replicas_states(rse, states),  # type: ignore[misc]

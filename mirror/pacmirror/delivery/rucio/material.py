@@ -9,7 +9,7 @@ from typing import Protocol
 from pacmirror.delivery.rucio.catalogue import FileRecord
 from pacmirror.delivery.rucio.naming import FileKind, file_name
 from pacmirror.uploads.client import HttpOrigin
-from pacstore.consignment import OWNER, Consignment, consign, take_back
+from pacstore.consignment import Consignment, consign, take_back
 from pacstore.digest import Digest
 from pacstore.errors import Corrupt, Unavailable
 from pacstore.ledger.checksums import Checksums, Named
@@ -20,9 +20,6 @@ from pacstore.storage import Clock, ObjectKind
 from pacstore.store import Store
 from pacstore.trust.targets import CatalogRelease
 from pacstore.volumes.expected import packs_named
-
-PIN_OWNER = OWNER
-"""For whom registered releases are pinned."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pacmirror.delivery.rucio.catalogue import RucioCatalogue
-from pacmirror.delivery.rucio.material import PIN_OWNER
 from pacmirror.delivery.rucio.naming import (
     PREFIX,
     Did,
@@ -23,6 +22,7 @@ from pacmirror.delivery.rucio.naming import (
     parse_pacball_dataset_name,
 )
 from pacmirror.delivery.rucio.shipment import AVAILABLE
+from pacstore.consignment import OWNER
 from pacstore.errors import NotFound, Refused, printable
 from pacstore.release import Release
 
@@ -59,7 +59,7 @@ def retire(
         hint = (
             f"see: rucio did list {scope}:{PREFIX}{release.project}*; if no scope has it any more, and the store still "
         )
-        hint += f"keeps it: pacball store unpin {release} --owner {PIN_OWNER} --store DIR"
+        hint += f"keeps it: pacball store unpin {release} --owner {OWNER} --store DIR"
         raise NotFound(f"has no dataset in the scope {scope} of Rucio", place=str(release), hint=hint)
     soon = now + _DELETING_SECONDS
     rules = [rule for did in datasets for rule in catalogue.rules(did) if not _ends(rule, before=soon)]
